@@ -1,0 +1,175 @@
+"""What to run: profiles, validated and frozen.
+
+A profile is one YAML file in `limo_nb/profiles/`. A chapter's `parameters` cell names it
+and may override any field; nothing that a profile says is said again in a chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+# The prompt that LIMO's README names for training and inference.
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class Frozen(BaseModel):
+    """A validated, immutable group of settings; unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Models(Frozen):
+    """Each is `lab:NAME`, a local folder, or a Hub id, optionally `ID@REVISION`."""
+
+    base: str  # the foundation that is fine-tuned
+    poor: str  # a backbone of the same size that saw less reasoning
+    weak: str  # the short-answer solver of the coarse filter
+    strong: str  # the reasoner of the fine filter, and the teacher
+
+
+class EngineSettings(Frozen):
+    """How completions are made."""
+
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    workers: int = Field(1, ge=1)  # processes, one thread each (transformers)
+    batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+
+
+class Sampling(Frozen):
+    """Decoding parameters; `temperature` 0 means greedy."""
+
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(256, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Sampling:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 would all be the same")
+        return self
+
+
+class PoolSettings(Frozen):
+    """Where problems come from and when two are the same (chapter 3)."""
+
+    source: str  # "lab", a local file or folder, or a Hub data set
+    size: int = Field(ge=1)  # problems taken from the source
+    seed: int = 0
+    ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
+    near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
+
+
+class FilterSettings(Frozen):
+    """A filter by solving: keep questions with `keep[0]..keep[1]` right (chapter 4)."""
+
+    sampling: Sampling
+    keep: tuple[int, int]
+
+
+class ChainSettings(Frozen):
+    """How many questions get chains, and how many chains are kept (chapters 4, 5)."""
+
+    questions: int = Field(ge=1)  # balanced selection from the survivors
+    rows: int = Field(ge=1)  # the best (question, chain) pairs: the training set
+    sampling: Sampling
+
+
+class SftSettings(Frozen):
+    """Fine-tuning (chapter 6); batch is global, lengths are in tokens."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # rows per optimiser step over all ranks
+    learning_rate: float = Field(gt=0)
+    scheduler: str = "cosine"
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    max_tokens: int = Field(ge=8)
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    ranks: int = Field(2, ge=1)
+    offload: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    seeds: tuple[int, ...] = (1, 2, 3)
+    bulk_factor: int = Field(50, ge=1)  # rows of the bulk arm per LIMO row
+
+
+class EvaluationSettings(Frozen):
+    """Benchmarks and decoding (chapter 8)."""
+
+    benchmarks: tuple[str, ...]
+    items: int = Field(ge=1)  # at most this many per benchmark
+    sampling: Sampling
+    votes: Sampling  # several samples per item, for majority voting (chapter 7)
+
+
+class AblationSettings(Frozen):
+    """The small arms of chapter 9; each is trained once per seed."""
+
+    sizes: tuple[int, ...]  # numbers of rows
+    rows: int = Field(ge=1)  # rows of every quality arm
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+class Profile(Frozen):
+    """Everything that a run depends on; see `limo_nb/profiles/*.yaml`."""
+
+    name: str
+    purpose: str
+    system_prompt: str = SYSTEM_PROMPT
+    models: Models
+    engine: EngineSettings
+    pool: PoolSettings
+    coarse: FilterSettings
+    fine: FilterSettings
+    chains: ChainSettings
+    sft: SftSettings
+    evaluation: EvaluationSettings
+    ablations: AblationSettings
+
+
+def names() -> list[str]:
+    """The profiles that the package brings."""
+    files = resources.files("limo_nb").joinpath("profiles").iterdir()
+    return sorted(Path(f.name).stem for f in files if f.name.endswith(".yaml"))
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Profile `name` (or a path to a YAML file) with nested or dotted `overrides`.
+
+    Raises ValueError that names the profile, the field and what it may be.
+    """
+    path = resources.files("limo_nb").joinpath("profiles", f"{name}.yaml")
+    if not path.is_file():
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
+    raw = yaml.safe_load(path.read_text())
+    for key, value in (overrides or {}).items():
+        _merge(raw, key.split("."), value)
+    try:
+        return Profile(**raw)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"profile {name!r} is not valid:\n" + "\n".join(lines)) from None
+
+
+def _merge(raw: dict, keys: list[str], value: Any) -> None:
+    """Set `raw[k1][k2]… = value`; mappings are merged, other values replaced."""
+    *path, last = keys
+    for key in path:
+        raw = raw.setdefault(key, {})
+    if isinstance(value, Mapping) and isinstance(raw.get(last), dict):
+        for key, inner in value.items():
+            _merge(raw[last], [key], inner)
+    else:
+        raw[last] = value

@@ -1,0 +1,290 @@
+"""The lab: problems, texts, tokenizer, recipes and shipped models."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import pytest
+import torch
+
+from limo_nb import lab
+from limo_nb.lab import pretrain, texts, world
+from limo_nb.lab.tokenizer import CONTROL, DEFAULT_SYSTEM
+
+MODELS = ("foundation", "poor", "weak", "reasoner")
+
+
+# ------------------------------------------------------------------ problems
+def _told(question: str) -> list[str]:
+    """The wordings of the numbered steps of a question."""
+    listed = re.search(r" 1\) (.*?)\. ", question).group(1)
+    return re.split(r", \d+\) ", listed)
+
+
+def _last_digit(state: str, told: str) -> str:
+    word, amount = told.split()
+    old, by = int(state), int(amount)
+    return str({"plus": old + by, "minus": old - by, "times": old * by}[word] % 10)
+
+
+def _solve_again(problem: world.LabProblem) -> str:
+    """The answer worked out from the question alone, by other code than the lab's."""
+    text = problem.question
+    if problem.family == "recurrence":
+        terms = [int(n) for n in re.findall(r"x\d=(\d)", text)]
+        for _ in range(int(re.search(r"x(\d+)\?", text).group(1)) - 3):
+            terms.append((terms[-1] + terms[-3]) % 10)
+        return str(terms[-1])
+    if problem.family == "arrows":
+        roads = dict(re.findall(r"([A-Z]) to ([A-Z])", text))
+        place = re.search(r"start at ([A-Z])", text).group(1)
+        for _ in range(int(re.search(r"take (\d)", text).group(1))):
+            place = roads[place]
+        return place
+    if problem.family == "substitution":
+        values = {}
+        for name, right in re.findall(r"\b([a-k])=([^,.]+)", text):
+            found = re.fullmatch(r"([a-k])([-+*])(\d)", right)
+            if not found:
+                values[name] = int(right)
+                continue
+            old, by = values[found[1]], int(found[3])
+            values[name] = {"+": old + by, "-": old - by, "*": old * by}[found[2]] % 10
+        return str(values[re.search(r"What is ([a-k])\?", text).group(1)])
+    return _walk(problem.family, text)
+
+
+def _walk(family: str, text: str) -> str:
+    head, steps = text.split(" 1) ")[0], _told(text)
+    if family in ("dial", "purse"):
+        state = re.search(r"\d+", head.replace("ten", "")).group()
+        for told in steps:
+            if family == "dial":
+                state = _last_digit(state, told)
+            else:
+                sign = 1 if told.split()[0] in ("gets", "finds") else -1
+                state = str(int(state) + sign * int(told.split()[1]))
+        return state
+    if family == "months":
+        at = next(i for i, month in enumerate(world.MONTHS) if month in head)
+        for told in steps:
+            amount, word = told.split()
+            at += int(amount) * (1 if word == "later" else -1)
+        return world.MONTHS[at % 12]
+    if family == "grid":
+        x, y = (int(n) for n in re.search(r"\((\d),(\d)\)", head).groups())
+        for told in steps:
+            word, amount = told.split()
+            x += int(amount) * {"right": 1, "left": -1}.get(word, 0)
+            y += int(amount) * {"up": 1, "down": -1}.get(word, 0)
+        return f"({x % 10},{y % 10})"
+    if family == "colours":
+        at = next(i for i, c in enumerate(world.COLOURS) if f" {c}" in head)
+        for told in steps:
+            at = world.BUTTONS[told.split()[1]][at]
+        return world.COLOURS[at]
+    row = re.search(r"(?:[A-Z] ){1,}[A-Z]\b", head.replace("The ", "")).group().split()
+    for told in steps:
+        row = _move(family, row, told)
+    return " ".join(row)
+
+
+def _move(family: str, row: list[str], told: str) -> list[str]:
+    if family == "swaps":
+        i, j = (int(n) - 1 for n in re.findall(r"\d", told))
+        row = row.copy()
+        row[i], row[j] = row[j], row[i]
+        return row
+    moves = {
+        "first leaves": row[1:],
+        "last leaves": row[:-1],
+        "first to end": row[1:] + row[:1],
+        "last to front": row[-1:] + row[:-1],
+    }
+    return moves[told] if told in moves else row + [told.split()[0]]
+
+
+@pytest.mark.parametrize("family", world.FAMILIES)
+def test_answers_follow_from_the_questions(family):
+    rng = random.Random(family)
+    for number in range(80):
+        problem = world.FAMILIES[family](rng, 1 + number % world.MAX_STEPS)
+        assert problem.answer == _solve_again(problem), problem.question
+        assert problem.level == 1 + number % world.MAX_STEPS
+
+
+def test_families_and_domains():
+    assert len(world.FAMILIES) >= 10
+    assert len(world.IN_DOMAIN) >= 4 and len(world.OUT_OF_DOMAIN) >= 6
+    assert not set(world.IN_DOMAIN) & set(world.OUT_OF_DOMAIN)
+
+
+def test_benchmarks_are_ten_distinct_and_stable():
+    rows = lab.benchmarks(40)
+    assert len({row["benchmark"] for row in rows}) == 10
+    assert len({row["question"].lower() for row in rows}) == len(rows) == 400
+    assert {row["level"] for row in rows} == {5, 6, 7, 8}
+    few = {row["id"]: row for row in lab.benchmarks(4)}
+    assert all(few[row["id"]] == row for row in rows if row["id"] in few)
+    assert len(few) == 40
+
+
+def test_no_training_text_contains_a_benchmark_problem():
+    questions = {row["question"] for row in lab.benchmarks(40)}
+    phases = {**pretrain.recipes()["foundation"].pretrain.pages, "worked_chat": 1, "drill": 1}
+    rng = random.Random(5)
+    for kind in phases:
+        for _ in range(300):
+            text = pretrain._page(rng, kind, rng.randint(1, 8)).text
+            assert not any(question in text for question in questions)
+
+
+def test_split_ignores_the_wording():
+    rng = random.Random(3)
+    problem = world.dial(rng, 4)
+    reworded = world.LabProblem("dial", "other words", problem.steps, problem.key)
+    assert reworded.split == problem.split
+    shares = [world.purse(rng, 5).split == "test" for _ in range(2000)]
+    assert 0.09 < sum(shares) / 2000 < 0.16
+
+
+def test_draw_names_what_cannot_be_found():
+    with pytest.raises(ValueError, match="no nowhere problem of dial"):
+        world.draw(random.Random(0), "dial", 2, "nowhere")
+
+
+def test_the_pool_brings_copies_and_leaks_to_be_found():
+    rows = lab.pool(600, seed=1)
+    assert len(rows) == len({row["id"] for row in rows}) == 600
+    assert {row["subject"] for row in rows} == set(world.IN_DOMAIN)
+    plain = [" ".join(row["question"].lower().split()) for row in rows]
+    assert len(set(plain)) < 600
+    known = {" ".join(row["question"].lower().split()) for row in lab.benchmarks(40)}
+    assert known & set(plain)
+
+
+# ------------------------------------------------------------------ texts
+def test_manners_change_the_writing_and_not_the_answer():
+    problem = world.draw(random.Random(1), "dial", 6, "train")
+    plain = texts.solve(random.Random(2), problem)
+    checked = texts.solve(random.Random(2), problem, texts.Manner(check=1.0))
+    skipped = texts.solve(random.Random(2), problem, texts.Manner(skip=1.0))
+    for text in (plain, checked, skipped):
+        assert text.endswith(f"\\boxed{{{problem.answer}}}")
+    assert checked.count("Check:") == 6 and "Check:" not in plain
+    assert len(skipped.splitlines()) == 2 < len(plain.splitlines()) == 7
+
+
+def test_a_slip_is_always_mended():
+    manner = texts.Manner(check=1.0, slip=1.0)
+    for seed in range(20):
+        problem = world.draw(random.Random(seed), "grid", 3, "train")
+        text = texts.solve(random.Random(seed), problem, manner)
+        assert text.count("so not") == 3 and all(step.line() in text for step in problem.steps)
+
+
+def test_drills_have_the_tokens_but_not_the_reasoning():
+    tokenizer = pretrain.make_tokenizer()
+    rng = random.Random(4)
+    problems = [world.draw(rng, "dial", 8, "train") for _ in range(100)]
+    drill = [texts.drill_page(rng, p).text for p in problems]
+    plain = [p.question + texts.solve(rng, p) for p in problems]
+    size = [sum(len(ids) for ids in tokenizer(rows)["input_ids"]) for rows in (drill, plain)]
+    assert 0.8 < size[0] / size[1] < 1.3
+    followed = [all(s.equation() in page for s in p.steps) for p, page in zip(problems, drill)]
+    assert not any(followed)
+
+
+# ------------------------------------------------------------------ tokenizer
+@pytest.fixture(scope="module")
+def tokenizer():
+    return pretrain.make_tokenizer()
+
+
+@pytest.mark.parametrize(
+    "text", ["x12=345.", "naïve Ω 中文 🙂", "a\n\n  b\t c", "\\boxed{(3,7)}", "don't"]
+)
+def test_tokenizer_is_lossless(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_digits_are_single_tokens(tokenizer):
+    pieces = tokenizer.tokenize("year 2024, x1=38")
+    assert [p for p in pieces if any(c.isdigit() for c in p)] == list("2024138")
+
+
+def test_chat_template_is_that_of_qwen(tokenizer):
+    messages = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text == (
+        f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    messages = [{"role": "system", "content": "S"}, *messages]
+    messages.append({"role": "assistant", "content": "Yo"})
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == texts.chat("Hi", "Yo", "S")
+
+
+def test_control_tokens_are_single(tokenizer):
+    for token in CONTROL:
+        assert len(tokenizer(token)["input_ids"]) == 1
+    assert len(tokenizer) == 512
+
+
+# ------------------------------------------------------------------ recipes and models
+def test_rows_carry_loss_on_the_solution_only(tokenizer):
+    phase = pretrain.recipes()["foundation"].tune
+    ids, labels = pretrain.chunk(phase, tokenizer, seed=1, index=0, max_steps=4)[0]
+    assert ids.shape == labels.shape
+    trained = labels[0] != pretrain.IGNORED
+    assert (labels[0][trained] == ids[0][trained]).all()
+    prompt = tokenizer.decode(ids[0][: int(trained.nonzero()[0])])
+    assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def _first_losses(folder, tokens, tokenizer) -> list[float]:
+    recipe = pretrain.recipes()["foundation"]
+    torch.manual_seed(0)
+    model, losses = pretrain.new_model(recipe, tokenizer), []
+    pretrain.train_phase(
+        model, tokenizer, recipe.pretrain, recipe.seed, folder / "state.pt",
+        lambda row: losses.append(row["loss"]), max_tokens=tokens, compiled=False,
+    )  # fmt: skip
+    return losses
+
+
+def test_the_first_minute_of_the_recipe_learns_and_resumes(tmp_path, tokenizer):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = _first_losses(tmp_path / "whole", 100_000, tokenizer)
+    assert whole[-1] < whole[0] - 1.5
+    first = _first_losses(tmp_path / "parts", 50_000, tokenizer)
+    rest = _first_losses(tmp_path / "parts", 100_000, tokenizer)
+    assert len(rest) < len(whole)
+    assert first + rest == pytest.approx(whole, abs=0.02)
+
+
+def test_shipped_weights_have_their_recorded_digests():
+    verified = lab.verify()
+    assert set(verified) == set(MODELS)
+    assert all(verified.values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_models_come_with_their_record(name):
+    folder = lab.model_path(name)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["command"] == f"limo-nb lab pretrain {name}"
+    assert record["recipe"] == json.loads(json.dumps(pretrain.as_dict(name)))
+    assert (folder / "model.safetensors").stat().st_size < 10 * 2**20
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert (folder / "README.md").read_text().startswith("---\n")
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match="no lab model 'tall'"):
+        lab.model_path("tall")
