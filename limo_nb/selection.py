@@ -1,0 +1,222 @@
+"""Choosing questions: filter by solving, then balance and avoid redundancy.
+
+A question is judged by what models make of it, never by what its author or generator
+knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from scipy.sparse import csr_matrix
+from scipy.stats import beta
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from limo_nb.generation import chat_prompt, complete, open_engine
+from limo_nb.grading import Verdict, grade_many
+from limo_nb.problems import DROPPED, Sieved
+from limo_nb.profiles import EngineSettings, FilterSettings
+
+CONFIDENCE = 0.95
+
+
+# ---------------------------------------------------------------- solving
+def solve(
+    problems: Dataset,
+    model: str,
+    settings: FilterSettings,
+    engine: EngineSettings,
+    system_prompt: str,
+    folder: Path,
+) -> Dataset:
+    """Every problem attempted `settings.sampling.samples` times by `model`, and graded.
+
+    Columns: id, sample, text, tokens, finished, correct (True, False, or None where the
+    answer cannot be verified). Completions are kept under `folder`, so that a killed run
+    continues where it was.
+    """
+    if not len(problems):
+        raise ValueError("no problems to solve: the filter before this one left none")
+    items = [(row["id"], chat_prompt(row["question"], system_prompt)) for row in problems]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    store = Path(folder) / "completions.sqlite"
+    with open_engine(engine, model) as opened:
+        answers = complete(opened, items, settings.sampling, store, label=model)
+    return grade_attempts(problems, answers)
+
+
+def grade_attempts(problems: Dataset, answers: Dataset) -> Dataset:
+    """`answers` (id, sample, text, tokens, finished) with the column `correct`.
+
+    An answer given several times to one question is graded once.
+    """
+    references = dict(zip(problems["id"], problems["answer"], strict=True))
+    pairs = [
+        (references[name], text)
+        for name, text in zip(answers["id"], answers["text"], strict=True)
+    ]
+    different = list(dict.fromkeys(pairs))
+    verdicts: list[Verdict] = grade_many([r for r, _ in different], [t for _, t in different])
+    known = {pair: verdict.correct for pair, verdict in zip(different, verdicts, strict=True)}
+    rows = answers.select_columns(["id", "sample", "text", "tokens", "finished"]).to_list()
+    graded = [{**row, "correct": known[pair]} for row, pair in zip(rows, pairs, strict=True)]
+    return Dataset.from_list(graded)
+
+
+# ---------------------------------------------------------------- counting
+def jeffreys(correct: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of a rate from `correct` of `n` (Jeffreys' prior).
+
+    With none or all correct the open end is 0 or 1 (Brown, Cai and DasGupta 2001).
+    """
+    tail = (1 - CONFIDENCE) / 2
+    low = beta.ppf(tail, correct + 0.5, n - correct + 0.5)
+    high = beta.ppf(1 - tail, correct + 0.5, n - correct + 0.5)
+    return np.where(correct == 0, 0.0, low), np.where(correct == n, 1.0, high)
+
+
+def solve_counts(attempts: Dataset) -> Dataset:
+    """Per question: id, correct, wrong, unverifiable, n, rate, low, high.
+
+    `rate` is correct / n: an unverifiable attempt is in n and earns nothing.
+    """
+    if not len(attempts):
+        raise ValueError("no attempts to count")
+    tally: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for name, correct in zip(attempts["id"], attempts["correct"], strict=True):
+        tally[name][2 if correct is None else 0 if correct else 1] += 1
+    counts = np.array(list(tally.values()))
+    n = counts.sum(axis=1)
+    low, high = jeffreys(counts[:, 0], n)
+    return Dataset.from_dict(
+        {
+            "id": list(tally),
+            "correct": counts[:, 0],
+            "wrong": counts[:, 1],
+            "unverifiable": counts[:, 2],
+            "n": n,
+            "rate": counts[:, 0] / n,
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+# ---------------------------------------------------------------- filtering
+def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> Sieved:
+    """Problems solved between `keep[0]` and `keep[1]` times (inclusive), and the others.
+
+    An unverifiable attempt might have been right: a problem stays only if it would stay
+    either way. Raises ValueError if a problem has no count, or another number of
+    attempts than the rest, since then the same count means another rate.
+    """
+    low, high = keep
+    if low > high:
+        raise ValueError(f"keep is {keep}: its first number may not exceed the second")
+    by_id = {row["id"]: row for row in counts}
+    missing = [name for name in problems["id"] if name not in by_id]
+    if missing:
+        raise ValueError(f"{len(missing)} problems were never attempted, e.g. {missing[0]!r}")
+    tried = {by_id[name]["n"] for name in problems["id"]}
+    if len(tried) > 1:
+        raise ValueError(
+            f"problems were attempted {sorted(tried)} times: finish the sampling first"
+        )
+    reasons = [_why_dropped(by_id[name], low, high) for name in problems["id"]]
+    kept = [place for place, reason in enumerate(reasons) if not reason]
+    fallen = [
+        (name, reason) for name, reason in zip(problems["id"], reasons, strict=True) if reason
+    ]
+    return Sieved(kept=problems.select(kept), dropped=_dropped(fallen))
+
+
+def _dropped(fallen: list[tuple[str, str]]) -> Dataset:
+    """Pairs of id and reason with the columns of `problems.DROPPED`; no counterparts."""
+    columns = {
+        "id": [name for name, _ in fallen],
+        "reason": [reason for _, reason in fallen],
+        "counterpart": [""] * len(fallen),
+        "overlap": [0.0] * len(fallen),
+    }
+    return Dataset.from_dict(columns, features=DROPPED)
+
+
+def _why_dropped(count: dict, low: int, high: int) -> str:
+    """Why a question leaves, as one of three reasons that can be counted; empty if not."""
+    correct, unsure = count["correct"], count["unverifiable"]
+    if correct > high:
+        return f"too easy: more than {high} of {count['n']} correct"
+    if correct + unsure < low:
+        return f"too hard: fewer than {low} of {count['n']} correct"
+    if correct < low or correct + unsure > high:
+        return "undecided: attempts that cannot be verified"
+    return ""
+
+
+# ---------------------------------------------------------------- balancing
+def balanced(problems: Dataset, k: int, seed: int) -> Dataset:
+    """`k` problems spread evenly over subject and level, each unlike those chosen before.
+
+    Subject–level cells take turns in a seeded order; a cell whose turn it is gives the
+    problem whose nearest chosen one is farthest (TF-IDF of character n-grams, cosine),
+    so that what is left out is what is already there. Rows come in the order of choice
+    with two columns more: `similarity` to the nearest earlier choice (0 to 1) and
+    `reason`. Deterministic, and independent of the order of `problems`. All problems are
+    kept if there are no more than `k`. LIMO's own rule is not published; this is ours.
+    """
+    if not len(problems):
+        raise ValueError("no problems to choose from: the filters left none")
+    if k < 1:
+        raise ValueError(f"k is {k}, but at least one question must be chosen")
+    rows = sorted(problems.to_list(), key=lambda row: row["id"])
+    order, nearest = _farthest_first(rows, k, np.random.default_rng(seed))
+    cells = _cells(rows)
+    chosen = [
+        {**rows[i], "similarity": float(near), "reason": _why_kept(rows[i], cells, near)}
+        for i, near in zip(order, nearest, strict=True)
+    ]
+    return Dataset.from_list(chosen)
+
+
+def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:
+    cells: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        cells[row["subject"], row["level"]].append(place)
+    return cells
+
+
+def _farthest_first(rows: list[dict], k: int, rng) -> tuple[list[int], list[float]]:
+    """Places of the chosen rows in order, and each one's similarity to earlier ones."""
+    vectors = _vectors([row["question"] for row in rows])
+    similarity = np.zeros(len(rows))  # to the nearest chosen problem
+    waiting = [list(members) for _, members in sorted(_cells(rows).items())]
+    waiting = [waiting[place] for place in rng.permutation(len(waiting))]
+    order: list[int] = []
+    nearest: list[float] = []
+    while len(order) < min(k, len(rows)):
+        for cell in [cell for cell in waiting if cell][: k - len(order)]:
+            pick = min(cell, key=lambda i: (round(similarity[i], 9), i))
+            if not order:  # nothing to be far from yet
+                pick = cell[int(rng.integers(len(cell)))]
+            cell.remove(pick)
+            order.append(pick)
+            nearest.append(similarity[pick])
+            to_pick = (vectors @ vectors[pick].T).toarray().ravel()
+            similarity = np.maximum(similarity, to_pick)
+    return order, nearest
+
+
+def _vectors(texts: list[str]) -> csr_matrix:
+    """TF-IDF rows of length 1; characters, so that Chinese needs no word splitter."""
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
+
+
+def _why_kept(row: dict, cells: dict, similarity: float) -> str:
+    size = len(cells[row["subject"], row["level"]])
+    return (
+        f"kept because {row['subject']}, level {row['level']} ({size} candidates) had its "
+        f"turn and this one is {similarity:.2f} similar to its nearest earlier choice"
+    )

@@ -1,0 +1,251 @@
+"""Choosing questions: counts, filters with three-valued verdicts, balance, exercises."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from tiny import tiny_model
+
+from limo_nb import exercises, lab, selection
+from limo_nb.problems import COLUMNS, DROPPED
+from limo_nb.profiles import EngineSettings, FilterSettings
+
+ENGINE = EngineSettings(kind="transformers", workers=1, batch_size=8, dtype="float32")
+
+
+def problem(name, subject="dial", level=3, question=None):
+    return {
+        "id": name, "question": question or f"Question {name}?", "answer": "6", "solution": "",
+        "source": "test", "subject": subject, "level": level,
+    }  # fmt: skip
+
+
+def problems(*names):
+    return Dataset.from_list([problem(name) for name in names], features=COLUMNS)
+
+
+def attempts(**verdicts):
+    """Attempts from `name="++-?"`: right, right, wrong, unverifiable."""
+    value = {"+": True, "-": False, "?": None}
+    return Dataset.from_list(
+        [
+            {"id": name, "sample": place, "correct": value[mark]}
+            for name, marks in verdicts.items()
+            for place, mark in enumerate(marks)
+        ]
+    )
+
+
+# ---------------------------------------------------------------- solving
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_model(tmp_path_factory.mktemp("model")))
+
+
+def test_solve_attempts_every_problem_and_resumes(model, tmp_path):
+    pool = Dataset.from_list(lab.pool(3, seed=1), features=COLUMNS)
+    sampling = {"samples": 2, "temperature": 1.0, "max_new_tokens": 6, "seed": 3}
+    settings = FilterSettings(sampling=sampling, keep=(0, 0))
+    first = selection.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
+    assert first.column_names == ["id", "sample", "text", "tokens", "finished", "correct"]
+    pairs = list(zip(first["id"], first["sample"], strict=True))
+    assert pairs == [(name, sample) for name in pool["id"] for sample in (0, 1)]
+    assert all(verdict is not True for verdict in first["correct"])  # it knows nothing
+    store = next(tmp_path.glob("completions.sqlite"))
+    before = store.stat().st_mtime_ns
+    again = selection.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
+    assert again.to_list() == first.to_list()
+    assert store.stat().st_mtime_ns == before  # nothing was made again
+
+
+def test_solve_of_nothing_says_so(tmp_path):
+    settings = FilterSettings(sampling={"max_new_tokens": 1}, keep=(0, 0))
+    with pytest.raises(ValueError, match="left none"):
+        selection.solve(problems("a").select([]), "none", settings, ENGINE, "", tmp_path)
+
+
+def test_attempts_are_graded_against_their_own_question():
+    rows = [problem("a"), {**problem("b"), "answer": "7"}]
+    texts = [("a", 0, "\\boxed{6}"), ("a", 1, "\\boxed{7}"), ("b", 0, "\\boxed{7}"),
+             ("b", 1, "no idea"), ("a", 2, "\\boxed{6}")]  # fmt: skip
+    answers = Dataset.from_list(
+        [
+            {"id": name, "sample": sample, "text": text, "tokens": 3, "finished": True}
+            for name, sample, text in texts
+        ]
+    )
+    graded = selection.grade_attempts(Dataset.from_list(rows, features=COLUMNS), answers)
+    assert graded["correct"] == [True, False, True, False, True]
+
+
+# ---------------------------------------------------------------- counting
+def test_counts_have_three_values():
+    counts = selection.solve_counts(attempts(a="++-?", b="----"))
+    assert counts.to_list()[0] | {"low": 0, "high": 0} == {
+        "id": "a", "correct": 2, "wrong": 1, "unverifiable": 1, "n": 4, "rate": 0.5,
+        "low": 0, "high": 0,
+    }  # fmt: skip
+    assert counts[1]["correct"] == 0 and counts[1]["wrong"] == 4
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [  # Jeffreys intervals, as in Brown, Cai and DasGupta (2001), table 5, to three digits
+        (0, 7, 0.0, 0.292),
+        (1, 7, 0.016, 0.501),
+        (2, 7, 0.065, 0.648),
+        (3, 7, 0.139, 0.766),
+        (7, 7, 0.708, 1.0),
+    ],
+)
+def test_jeffreys_interval(correct, n, low, high):
+    found = selection.jeffreys(np.array([correct]), np.array([n]))
+    assert [float(bound[0]) for bound in found] == pytest.approx([low, high], abs=6e-4)
+
+
+def test_intervals_narrow_with_attempts():
+    few, many = (selection.solve_counts(attempts(a="+-" * n))[0] for n in (2, 16))
+    assert few["rate"] == many["rate"] == 0.5
+    assert many["high"] - many["low"] < few["high"] - few["low"]
+
+
+def test_no_attempts_cannot_be_counted():
+    with pytest.raises(ValueError, match="no attempts"):
+        selection.solve_counts(attempts(a="+").select([]))
+
+
+# ---------------------------------------------------------------- filtering
+@pytest.mark.parametrize(
+    ("marks", "keep", "reason"),
+    [
+        ("----", (0, 0), ""),
+        ("+---", (0, 0), "too easy"),
+        ("?---", (0, 0), "undecided"),  # it might have been solved
+        ("+---", (1, 3), ""),
+        ("+++-", (1, 3), ""),
+        ("++++", (1, 3), "too easy"),
+        ("----", (1, 3), "too hard"),
+        ("?---", (1, 3), "undecided"),
+        ("?+--", (1, 3), ""),  # stays either way
+        ("?+++", (1, 3), "undecided"),
+        ("?---", (2, 3), "too hard"),  # falls either way
+    ],
+)
+def test_keep_by_rate(marks, keep, reason):
+    counts = selection.solve_counts(attempts(a=marks))
+    sieved = selection.keep_by_rate(problems("a"), counts, keep)
+    assert (len(sieved.kept), len(sieved.dropped)) == ((0, 1) if reason else (1, 0))
+    assert sieved.dropped.features == DROPPED
+    assert [row["reason"].startswith(reason) for row in sieved.dropped] == [True] * bool(reason)
+
+
+def test_filter_keeps_order_and_accounts_for_all():
+    counts = selection.solve_counts(attempts(a="+-", b="--", c="++", d="-+", e="++"))
+    sieved = selection.keep_by_rate(problems(*"dcbae"), counts, (1, 1))
+    assert sieved.kept["id"] == ["d", "a"]
+    assert sieved.dropped["id"] == ["c", "b", "e"]
+    assert sieved.reasons() == {
+        "too easy: more than 1 of 2 correct": 2,
+        "too hard: fewer than 1 of 2 correct": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("counts", "keep", "message"),
+    [
+        (attempts(a="+-"), (0, 1), "never attempted, e.g. 'b'"),
+        (attempts(a="+-", b="+"), (0, 1), "finish the sampling"),
+        (attempts(a="+-", b="--"), (2, 1), "may not exceed"),
+    ],
+)
+def test_filter_says_what_is_wrong(counts, keep, message):
+    with pytest.raises(ValueError, match=message):
+        selection.keep_by_rate(problems("a", "b"), selection.solve_counts(counts), keep)
+
+
+# ---------------------------------------------------------------- balancing
+def uneven():
+    """Thirty problems of dial 3, ten of purse 3, three of dial 5."""
+    cells = [("dial", 3)] * 30 + [("purse", 3)] * 10 + [("dial", 5)] * 3
+    return Dataset.from_list(
+        [
+            problem(f"p{i:02d}", s, n, f"{s} with {i * 37 % 100}")
+            for i, (s, n) in enumerate(cells)
+        ],
+        features=COLUMNS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("k", "sizes"),
+    [(3, {1}), (9, {3}), (13, {5, 3}), (43, {30, 10, 3}), (99, {30, 10, 3})],
+)
+def test_cells_get_equal_shares_until_they_are_empty(k, sizes):
+    chosen = selection.balanced(uneven(), k, seed=0)
+    found = Counter(zip(chosen["subject"], chosen["level"], strict=True))
+    assert len(chosen) == min(k, 43) and len(set(chosen["id"])) == len(chosen)
+    assert set(found.values()) == sizes
+
+
+def test_balance_is_deterministic_and_independent_of_order():
+    one = selection.balanced(uneven(), 12, seed=4).to_list()
+    assert selection.balanced(uneven().shuffle(seed=9), 12, seed=4).to_list() == one
+    assert selection.balanced(uneven(), 12, seed=5).to_list() != one
+
+
+def test_farthest_first_leaves_repetitions_out():
+    questions = [
+        "the cat sat on the mat", "the cat sat on the mats", "the cats sat on a mat",
+        "integrate the sine of x", "三角形的面积是多少", "三角形的面积是多大",
+    ]  # fmt: skip
+    pool = Dataset.from_list(
+        [problem(str(i), question=q) for i, q in enumerate(questions)], features=COLUMNS
+    )
+    for seed in range(5):
+        chosen = selection.balanced(pool, 3, seed)
+        groups = {"cat": 0, "sine": 0, "三角": 0}
+        for question in chosen["question"]:
+            groups[next(word for word in groups if word in question)] += 1
+        assert set(groups.values()) == {1}
+        assert chosen["similarity"][0] == 0 and max(chosen["similarity"]) < 0.5
+
+
+def test_every_choice_has_a_reason():
+    chosen = selection.balanced(uneven(), 5, seed=0)
+    assert all(reason.startswith("kept because ") for reason in chosen["reason"])
+    rare = next(row for row in chosen if row["level"] == 5)
+    assert "dial, level 5 (3 candidates)" in rare["reason"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "k", "message"),
+    [(problems("a").select([]), 1, "left none"), (problems("a"), 0, "k is 0")],
+)
+def test_balance_says_what_is_wrong(pool, k, message):
+    with pytest.raises(ValueError, match=message):
+        selection.balanced(pool, k, seed=0)
+
+
+# ---------------------------------------------------------------- exercises
+@pytest.mark.parametrize("condition", [True, np.bool_(True), 3, lambda: 1 < 2])
+def test_a_right_answer_is_called_correct(condition, capsys):
+    exercises.check("exercise 4.1", condition, "count again")
+    assert capsys.readouterr().out == "exercise 4.1: correct\n"
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (False, "not right yet. Hint: count again"),
+        (None, "not right yet"),
+        (..., "not answered yet"),
+        (lambda: ..., "not answered yet"),
+        (lambda: ... + 1, "met TypeError"),
+        (np.array([True, False]), "met ValueError"),
+    ],
+)
+def test_a_wrong_answer_raises_with_the_hint(condition, message, capsys):
+    with pytest.raises(exercises.NotYet, match=message):
+        exercises.check("exercise 4.1", condition, "count again")
+    assert "correct" not in capsys.readouterr().out
