@@ -201,6 +201,24 @@ def features(text: str) -> Features:
     return Features(steps, roles.count("check"), backtracks)
 
 
+def sees_right(attempts: Dataset, scale: Scale) -> dict[str, float]:
+    """How often a right chain outscores a wrong one of the same question, per question.
+
+    Over all such pairs of finished attempts; a tie counts half. A score that knows
+    nothing of the truth gives one half on average. Questions without a pair are left out.
+    """
+    scores: dict[str, tuple[list[float], list[float]]] = {}
+    for row in attempts:
+        if row["finished"] and count_words(row["text"]):
+            right_and_wrong = scores.setdefault(row["id"], ([], []))
+            right_and_wrong[not row["correct"]].append(score(row["text"], scale).total)
+    return {
+        name: float(np.mean([(a > b) + 0.5 * (a == b) for a in right for b in wrong]))
+        for name, (right, wrong) in scores.items()
+        if right and wrong
+    }
+
+
 # ---------------------------------------------------------------- collecting and choosing
 def collect(problems: Dataset, attempts: Dataset, scale: Scale | None = None) -> Dataset:
     """The different correct, finished chains of `attempts`, with scores.

@@ -45,6 +45,8 @@ STYLE = {
 WIDTH = 7.2  # inches
 PAPER = "the paper's figure (32B model, other benchmarks)"
 
+DIFFERENCE = "difference (points)"  # as the label of an axis: it shows where zero is
+
 Interval = tuple[float, float, float]  # value, low, high
 
 
@@ -123,6 +125,15 @@ def percent(estimate: Any) -> Interval:
 def row(label: str, estimate: Any, group: str = "", paper: float | None = None) -> dict:
     """A row for `points` from an Estimate (fractions); `paper` is in percent already."""
     value, low, high = percent(estimate)
+    numbers = {"value": value, "low": low, "high": high, "paper": paper}
+    return {"label": label, "group": group, **numbers}
+
+
+def point(
+    label: str, row: Mapping[str, Any], group: str = "", paper: float | None = None
+) -> dict:
+    """A row for `points` from a row of `evaluation.table` (fractions)."""
+    value, low, high = (100 * row[name] for name in ("accuracy", "low", "high"))
     numbers = {"value": value, "low": low, "high": high, "paper": paper}
     return {"label": label, "group": group, **numbers}
 
@@ -298,7 +309,8 @@ def points(
     """Accuracies with their intervals, one line per label, one colour per group.
 
     Rows have label, value, low, high in percent, and may have group and paper (the
-    paper's figure, drawn as an open diamond). See `row`.
+    paper's figure, drawn as an open diamond). See `row` and `point`. The axis is that of
+    percentages, or with `DIFFERENCE` as its label that of points around zero.
     """
     _need(rows, "rows")
     labels = list(dict.fromkeys(r["label"] for r in rows))
@@ -312,7 +324,10 @@ def points(
     _paper_marks(ax, rows, labels)
     ax.set_yticks(range(len(labels)), [textwrap.fill(label, 34) for label in labels])
     ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlim(-2, 102)
+    if xlabel == DIFFERENCE:
+        ax.axvline(0, color=INK, linewidth=1.2)
+    else:
+        ax.set_xlim(-2, 102)
     ax.tick_params(axis="y", length=0)
     _bottom_legend(fig, ax, least=2 if any(r.get("paper") is None for r in rows) else 1)
     return fig
@@ -418,11 +433,13 @@ def heat(
 ) -> Figure:
     """Values in percent by family and level, written into the cells; gaps stay empty.
 
-    Rows have family, level, value.
+    Rows have family, level, value. Levels that are names keep their order.
     """
     _need(rows, "rows")
     families = list(dict.fromkeys(r["family"] for r in rows))
-    steps = sorted({r["level"] for r in rows})
+    steps = list(dict.fromkeys(r["level"] for r in rows))
+    if not any(isinstance(step, str) for step in steps):
+        steps.sort()
     table = np.full((len(families), len(steps)), np.nan)
     for r in rows:
         table[families.index(r["family"]), steps.index(r["level"])] = r["value"]

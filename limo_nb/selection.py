@@ -7,6 +7,7 @@ knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,34 @@ def solve_counts(attempts: Dataset) -> Dataset:
     )
 
 
+def outcomes(attempts: Dataset) -> dict[str, np.ndarray]:
+    """Per question, whether each attempt was right (bool), in the order of sampling.
+
+    An attempt that cannot be verified is not right.
+    """
+    found: dict[str, list[tuple[int, bool]]] = defaultdict(list)
+    columns = (attempts[name] for name in ("id", "sample", "correct"))
+    for name, sample, correct in zip(*columns, strict=True):
+        found[name].append((sample, bool(correct)))
+    return {
+        name: np.array([right for _, right in sorted(rows)]) for name, rows in found.items()
+    }
+
+
+def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
+    """The mean of one value per question and its 95 % interval: (mean, low, high).
+
+    Bootstrap over questions, since the attempts at one question belong together.
+    """
+    values = np.asarray(list(values), float)
+    if not len(values):
+        raise ValueError("no values: there is no mean of nothing")
+    picks = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values[picks].mean(axis=1), (tail, 1 - tail))
+    return float(values.mean()), float(low), float(high)
+
+
 # ---------------------------------------------------------------- filtering
 def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> Sieved:
     """Problems solved between `keep[0]` and `keep[1]` times (inclusive), and the others.
@@ -179,6 +208,33 @@ def balanced(problems: Dataset, k: int, seed: int) -> Dataset:
         for i, near in zip(order, nearest, strict=True)
     ]
     return Dataset.from_list(chosen)
+
+
+def survival(problems: Dataset, kept: Dataset) -> list[dict]:
+    """The share of every subject and level that is in `kept`, in percent, for `plots.heat`.
+
+    Rows have family (the subject), level, value.
+    """
+    stays = set(kept["id"])
+    return [
+        {
+            "family": subject,
+            "level": level,
+            "value": 100 * np.mean([rows[i]["id"] in stays for i in places]),
+        }
+        for rows in [problems.to_list()]
+        for (subject, level), places in sorted(_cells(rows).items())
+    ]
+
+
+def cells_in_effect(problems: Dataset) -> float:
+    """The effective number of subject–level cells: the exponential of their entropy.
+
+    Equal to the number of cells where all are equally full; 1 where one holds everything.
+    """
+    sizes = np.array([len(places) for places in _cells(problems.to_list()).values()])
+    share = sizes / sizes.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:

@@ -183,6 +183,23 @@ def attempt(name, sample, text, correct=True, finished=True):
     }  # fmt: skip
 
 
+def test_sees_right_compares_within_questions():
+    scale = Scale(length=40, verification=10, exploration=10, granularity=10)
+
+    def tried(name, text, correct, finished=True):
+        return {"id": name, "text": text, "correct": correct, "finished": finished}
+
+    rows = [
+        tried("a", LAB, True), tried("a", BARE, False),  # the right one scores higher
+        tried("b", BARE, True), tried("b", LAB, None),  # unverifiable is not right
+        tried("c", BARE, True), tried("c", BARE, False),  # a tie
+        tried("d", LAB, True), tried("d", BARE, False, finished=False),  # no pair
+        tried("e", LAB, True),
+    ]  # fmt: skip
+    found = chains.sees_right(Dataset.from_list(rows), scale)
+    assert found == {"a": 1.0, "b": 0.0, "c": 0.5}
+
+
 def test_collect_keeps_different_correct_finished_chains():
     attempts = Dataset.from_list(
         [

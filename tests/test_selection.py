@@ -115,6 +115,28 @@ def test_no_attempts_cannot_be_counted():
         selection.solve_counts(attempts(a="+").select([]))
 
 
+def test_outcomes_follow_the_order_of_sampling_and_unverifiable_is_not_right():
+    shuffled = attempts(a="+-?+", b="--").select([3, 1, 5, 0, 4, 2])
+    found = selection.outcomes(shuffled)
+    assert {name: tries.tolist() for name, tries in found.items()} == {
+        "a": [True, False, False, True], "b": [False, False],
+    }  # fmt: skip
+
+
+def test_mean_interval_holds_the_mean_and_narrows_with_questions():
+    rng = np.random.default_rng(1)
+    few, many = rng.random(20), rng.random(500)
+    widths = []
+    for values in (few, many):
+        mean, low, high = selection.mean_interval(values)
+        assert mean == pytest.approx(values.mean()) and low < mean < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 3
+    assert selection.mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        selection.mean_interval([])
+
+
 # ---------------------------------------------------------------- filtering
 @pytest.mark.parametrize(
     ("marks", "keep", "reason"),
@@ -209,6 +231,30 @@ def test_farthest_first_leaves_repetitions_out():
             groups[next(word for word in groups if word in question)] += 1
         assert set(groups.values()) == {1}
         assert chosen["similarity"][0] == 0 and max(chosen["similarity"]) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cells"),
+    [((4, 4), 2.0), ((5,), 1.0), ((1, 1, 1, 1), 4.0), ((9, 1), 1.384)],
+)
+def test_cells_in_effect(sizes, cells):
+    rows = [
+        problem(f"{subject}{n}", subject=str(subject))
+        for subject, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    table = Dataset.from_list(rows, features=COLUMNS)
+    assert selection.cells_in_effect(table) == pytest.approx(cells, abs=1e-3)
+
+
+def test_survival_is_a_share_of_every_cell():
+    rows = [problem(f"d{n}", level=1 + n // 2) for n in range(4)] + [problem("g", "grid", 1)]
+    table = Dataset.from_list(rows, features=COLUMNS)
+    assert selection.survival(table, table.select([0, 2, 3])) == [
+        {"family": "dial", "level": 1, "value": 50.0},
+        {"family": "dial", "level": 2, "value": 100.0},
+        {"family": "grid", "level": 1, "value": 0.0},
+    ]
 
 
 def test_every_choice_has_a_reason():

@@ -1,0 +1,58 @@
+# `make book` and `make test` do everything on a fresh clone, set-up included.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+TORCH := $(shell grep '^torch==' requirements.lock)
+PROFILE ?= mini
+LINTED := limo_nb tests $(wildcard book/*.ipynb)
+
+.PHONY: book run render test test-slow lint format sync check-pairs lock env clean
+
+book: run render ## every chapter in PROFILE, then the site in _build/html/index.html
+
+run: $(STAMP)
+	$(BIN)/limo-nb run --profile $(PROFILE)
+
+render: $(STAMP) | run
+	$(BIN)/limo-nb render --profile $(PROFILE)
+
+test: $(STAMP) ## unit tests, and every chapter in profile smoke
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## kills and other proofs that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+
+format: $(STAMP) ## the same, mending; changed cells go back to the texts
+	$(BIN)/ruff check --fix limo_nb tests
+	$(BIN)/ruff format limo_nb tests
+	$(BIN)/python -m limo_nb.pairs format
+
+sync: $(STAMP) ## write each notebook from its text, which leads
+	$(BIN)/python -m limo_nb.pairs sync
+
+check-pairs: $(STAMP)
+	$(BIN)/python -m limo_nb.pairs check
+
+env: $(STAMP) ## .venv with the locked versions
+
+# torch comes first: packages that build extensions look for it. Where another index holds
+# its wheels (CPU only, another CUDA), set PIP_EXTRA_INDEX_URL.
+$(STAMP): requirements.lock pyproject.toml
+	@echo "installing $(words $(shell grep == requirements.lock)) locked packages in $(VENV): minutes the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+lock: $(STAMP) ## write requirements.lock from what is installed and needed
+	$(BIN)/python tests/lock.py > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean: ## remove what commands made, except the environment
+	rm -rf _build runs .pytest_cache .ruff_cache

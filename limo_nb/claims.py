@@ -1,0 +1,545 @@
+"""The claim ledger: rules that were fixed first, numbers that came later (chapters 1, 10).
+
+`book/claims.yml` holds the claims and their rules; this module measures the quantities
+that a rule names in the tables of a run, and computes the verdicts. A rule is data (a
+quantity, an operator, a number): nothing is evaluated as code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import yaml
+from datasets import Dataset
+from matplotlib.figure import Figure
+from pydantic import Field, ValidationError, model_validator
+
+from limo_nb import plots
+from limo_nb.artifacts import Artifact, MissingArtifact, Run
+from limo_nb.problems import published, registry
+from limo_nb.profiles import Frozen, Profile
+
+SHOWN, REPRODUCED = "shown in miniature", "reproduced"
+CONTRADICTED, UNDECIDED, UNTESTED = "contradicted", "undecided", "not tested here"
+VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED)
+Row = Mapping[str, Any]
+Tables = Mapping[str, Sequence[Row]]
+UNTRAINED = ("base", "poor")  # evaluated once: fine-tuning seeds do not touch them
+DRAWS = 2000  # bootstrap samples of a mean length
+
+
+# ---------------------------------------------------------------- the ledger
+class Quantity(Frozen):
+    """`name` in `group` of `table`, less `minus`, or as a share of `over`."""
+
+    table: str
+    name: str
+    group: str = "all"
+    minus: str | None = None
+    minus_table: str | None = None  # where `minus` stands, if not in `table`
+    over: str | None = None
+    unit: Literal["points", "percent", "tokens"] = "points"
+
+
+class Condition(Frozen):
+    """One comparison of a quantity's interval with a number, in the quantity's unit."""
+
+    value: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Condition:
+        if sum(b is not None for b in (self.at_least, self.above, self.at_most)) != 1:
+            raise ValueError("a condition has exactly one of at_least, above, at_most")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The number that the interval is compared with."""
+        return next(b for b in (self.at_least, self.above, self.at_most) if b is not None)
+
+    @property
+    def says(self) -> str:
+        """The condition in words, e.g. ``at least 30``."""
+        names = ("at_least", "above", "at_most")
+        name = next(name for name in names if getattr(self, name) is not None)
+        return f"{name.replace('_', ' ')} {self.bound:g}"
+
+    def test(self, low: float, high: float) -> bool | None:
+        """True if the whole interval meets it, False if none of it does, else None."""
+        if self.at_least is not None:
+            return _whole(low >= self.at_least, high >= self.at_least)
+        if self.above is not None:
+            return _whole(low > self.above, high > self.above)
+        return _whole(high <= self.at_most, low <= self.at_most)
+
+
+def _whole(worst: bool, best: bool) -> bool | None:
+    return True if worst else None if best else False
+
+
+class PaperGain(Frozen):
+    """The mean over a group's benchmarks of one published column minus another."""
+
+    model: str
+    over: str
+    group: Literal["in domain", "out of domain", "all"]
+
+
+class Least(Frozen):
+    """What a verdict must rest on, at the least."""
+
+    items: int = Field(ge=1)  # problems that both sides answered
+    seeds: int = Field(ge=1)  # fine-tuning runs of the trained side
+
+
+class Claim(Frozen):
+    """One claim: its words, the paper's figure, the quantities, the rule."""
+
+    id: str
+    title: str
+    claim: str
+    chapter: int
+    paper: str  # may name `figures` in braces
+    figures: dict[str, str | PaperGain] = {}
+    values: dict[str, Quantity] = {}
+    requires: tuple[Condition, ...] = ()
+    rule: tuple[Condition, ...] = ()
+    untested: str = ""  # why nothing here tests it
+    least: Least
+
+    @model_validator(mode="after")
+    def _complete(self) -> Claim:
+        unknown = {c.value for c in (*self.rule, *self.requires)} - set(self.values)
+        if unknown:
+            raise ValueError(f"the rule names unknown values: {', '.join(sorted(unknown))}")
+        if bool(self.rule) == bool(self.untested):
+            raise ValueError("a claim has a rule, or says in `untested` why it has none")
+        return self
+
+    @property
+    def published(self) -> str:
+        """The paper's figure, in words, with the numbers of `paper.yaml`."""
+        found = {name: _figure(figure) for name, figure in self.figures.items()}
+        return self.paper.format(**found)
+
+
+def ledger_path() -> Path:
+    """`book/claims.yml` of the book at or above the current folder."""
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "_toc.yml").exists():
+            return folder / "book" / "claims.yml"
+    raise FileNotFoundError(
+        f"no _toc.yml in {here} or above: open the chapter inside the book's folder, "
+        "which holds book/claims.yml"
+    )
+
+
+def load(path: Path | None = None) -> list[Claim]:
+    """The claims of the ledger; raises ValueError that names the claim and the field."""
+    path = path or ledger_path()
+    raw = yaml.safe_load(path.read_text())
+    claims = [_claim({"least": raw["least"], **row}, path) for row in raw["claims"]]
+    if len({claim.id for claim in claims}) != len(claims):
+        raise ValueError(f"{path}: two claims have the same id")
+    return claims
+
+
+def _claim(row: dict[str, Any], path: Path) -> Claim:
+    try:
+        return Claim(**row)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        message = f"{path}, claim {row.get('id', '?')!r} is not valid:\n" + "\n".join(lines)
+        raise ValueError(message) from None
+
+
+def _figure(figure: str | PaperGain) -> Any:
+    """A published number: by its dotted path in `paper.yaml`, or as a mean gain."""
+    if isinstance(figure, PaperGain):
+        return _paper_gain(figure)
+    value: Any = published()
+    for key in figure.split("."):
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise ValueError(f"paper.yaml has no {figure!r} (at {key!r})") from None
+    return value
+
+
+def _paper_gain(figure: PaperGain) -> float:
+    results = published()["results"]
+    places = [
+        place
+        for place, name in enumerate(results["benchmarks"])
+        if figure.group in ("all", _domain(registry()[name]["in_domain"]))
+    ]
+    mine, other = results["models"][figure.model], results["models"][figure.over]
+    return sum(mine[place] - other[place] for place in places) / len(places)
+
+
+def _domain(inside: bool) -> str:
+    return "in domain" if inside else "out of domain"
+
+
+# ---------------------------------------------------------------- the tables of a run
+def tables(run: Run) -> dict[str, list[dict]]:
+    """What the chapters left, as rows (name, group, value, low, high, items, seeds).
+
+    `probe`, `evaluation` and `ablations` are accuracies, `lengths` mean tokens of an
+    answer, `sets` numbers of rows. A stage that was not run is absent. Paired
+    differences, where a stage has them, carry `minus`, the name that was subtracted.
+    """
+    found: dict[str, list[dict]] = {}
+    for stage in ("probe", "evaluation", "ablations"):
+        artefact = artefact_of(run, stage)
+        if artefact:
+            found[stage] = _accuracies(artefact)
+    if "ablations" in found:
+        found["ablations"] += _half(found["ablations"], _size(run, "limo"))
+    evaluated = artefact_of(run, "evaluation")
+    if evaluated:
+        found["lengths"] = _lengths(evaluated)
+    sizes = {arm: _size(run, arm) for arm in ("limo", "random", "bulk")}
+    known = {arm: size for arm, size in sizes.items() if size}
+    if known:
+        found["sets"] = [_exact(arm, size) for arm, size in known.items()]
+    return found
+
+
+def artefact_of(run: Run, stage: str) -> Artifact | None:
+    """The artefact of `stage`, or None where it was not run."""
+    try:
+        return run.load(stage)
+    except MissingArtifact:
+        return None
+
+
+def _accuracies(artefact: Artifact) -> list[dict]:
+    rows = [_plain_row(row) for row in artefact.json("table.json")]
+    differences = artefact / "differences.json"
+    if differences.exists():
+        rows += [_plain_row(row) for row in json.loads(differences.read_text())]
+    return rows
+
+
+def _plain_row(row: Row) -> dict:
+    """A row of a stage's table, or of its paired differences, in the ledger's words."""
+    name = f"{row['model']} {row['way']}" if "way" in row else row["model"]
+    value = row["accuracy"] if "accuracy" in row else row["value"]
+    numbers = {"value": value, "low": row["low"], "high": row["high"]}
+    counts = {"items": row["items"], "seeds": row["seeds"]}
+    minus = row.get("against")
+    return {"name": name, "group": row["group"], "minus": minus, **numbers, **counts}
+
+
+def _half(rows: Sequence[Row], full: int | None) -> list[dict]:
+    """The arm with the most rows up to half of the training set, named ``rows-half``."""
+    sizes = {
+        int(row["name"].removeprefix("rows-"))
+        for row in rows
+        if row["name"].removeprefix("rows-").isdigit()
+    }
+    fitting = [size for size in sizes if full and size <= full / 2]
+    if not fitting:
+        return []
+    return [
+        {**row, "name": "rows-half"} for row in rows if row["name"] == f"rows-{max(fitting)}"
+    ]
+
+
+def _size(run: Run, arm: str) -> int | None:
+    """Rows of a training set, or None where it was not made."""
+    artefact = artefact_of(run, "models/sets")
+    path = artefact / f"{arm}.parquet" if artefact else None
+    return len(Dataset.from_parquet(str(path))) if path and path.exists() else None
+
+
+def _exact(name: str, value: float) -> dict:
+    numbers = dict.fromkeys(("value", "low", "high"), float(value))
+    return {"name": name, "group": "all", **numbers, "items": None, "seeds": None}
+
+
+def _lengths(evaluated: Artifact) -> list[dict]:
+    """Mean tokens of an answer, per model and group, over all its fine-tuning seeds."""
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for path in sorted(evaluated.path.glob("results-*-*.parquet")):
+        name = path.stem.removeprefix("results-").rpartition("-")[0]
+        frame = Dataset.from_parquet(str(path)).to_pandas()
+        parts.setdefault(name, []).append(frame[["id", "in_domain", "tokens"]])
+    rows = []
+    for name, frames in parts.items():
+        frame = pd.concat(frames)
+        inside = frame["in_domain"]
+        groups = {"all": frame, "in domain": frame[inside], "out of domain": frame[~inside]}
+        for group, part in groups.items():
+            means = part.groupby("id")["tokens"].mean().to_numpy(float)
+            numbers = dict(zip(("value", "low", "high"), mean_interval(means), strict=True))
+            counts = {"items": len(means), "seeds": len(frames)}
+            rows.append({"name": name, "group": group, **numbers, **counts})
+    return rows
+
+
+def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): the 95 % percentile bootstrap over `values`, one per item."""
+    if not len(values):
+        raise ValueError("no values to average")
+    places = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
+    low, high = np.quantile(values[places].mean(axis=1), (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
+# ---------------------------------------------------------------- measuring
+def measure(quantity: Quantity, tables: Tables) -> dict | None:
+    """value, low, high in the quantity's unit, with items and seeds; None if unmeasured.
+
+    A paired difference is taken where its stage left one. Otherwise the intervals of
+    the two sides are combined as if they were independent (MOVER, Zou and Donner 2008),
+    which is wider than need be for answers to the same problems.
+    """
+    factor = 1.0 if quantity.unit == "tokens" else 100.0
+    other = quantity.minus or quantity.over
+    paired = quantity.minus and _find(tables, quantity, quantity.name, quantity.minus)
+    if paired:
+        return _scaled(paired, factor, paired["items"], paired["seeds"], paired=True)
+    mine = _find(tables, quantity, quantity.name)
+    if not other:
+        return mine and _scaled(mine, factor, mine["items"], mine["seeds"])
+    theirs = _find(tables, quantity, other, table=quantity.minus_table)
+    if not mine or not theirs:
+        return None
+    combined = _minus(mine, theirs) if quantity.minus else _over(mine, theirs)
+    items = [side["items"] for side in (mine, theirs) if side["items"] is not None]
+    trained = [side for side in (mine, theirs) if side["name"].split()[0] not in UNTRAINED]
+    seeds = [side["seeds"] for side in trained if side["seeds"] is not None]
+    return _scaled(combined, factor, min(items, default=None), min(seeds, default=None))
+
+
+def _find(
+    tables: Tables, quantity: Quantity, name: str, minus: str | None = None,
+    table: str | None = None,
+) -> Row | None:  # fmt: skip
+    rows = tables.get(table or quantity.table, ())
+    wanted = (name, quantity.group, minus)
+    return next((r for r in rows if (r["name"], r["group"], r.get("minus")) == wanted), None)
+
+
+def _minus(a: Row, b: Row) -> dict[str, float]:
+    value = a["value"] - b["value"]
+    down = math.hypot(a["value"] - a["low"], b["high"] - b["value"])
+    up = math.hypot(a["high"] - a["value"], b["value"] - b["low"])
+    return {"value": value, "low": value - down, "high": value + up}
+
+
+def _over(a: Row, b: Row) -> dict[str, float]:
+    if not b["low"] > 0:
+        raise ValueError(f"a share of {b['name']!r}, which may be zero, is not defined")
+    low, high = a["low"] / b["high"], a["high"] / b["low"]
+    return {"value": a["value"] / b["value"], "low": low, "high": high}
+
+
+def _scaled(
+    row: Row, factor: float, items: int | None, seeds: int | None, paired: bool = False
+) -> dict:
+    numbers = {name: round(factor * row[name], 6) for name in ("value", "low", "high")}
+    return {**numbers, "items": items, "seeds": seeds, "paired": paired}
+
+
+# ---------------------------------------------------------------- verdicts
+def miniature(profile: Profile) -> bool:
+    """Whether a run used the lab's models or benchmarks."""
+    models = profile.models.model_dump().values()
+    return "lab" in profile.evaluation.benchmarks or any(m.startswith("lab:") for m in models)
+
+
+def decide(
+    claim: Claim, measured: Mapping[str, Row | None], small: bool = True
+) -> tuple[str, str]:
+    """(verdict, reason) by the claim's rule; `small` says that the world is the lab's."""
+    if claim.untested:
+        return UNTESTED, claim.untested
+    missing = [name for name in claim.values if not measured.get(name)]
+    if missing:
+        return UNTESTED, f"not measured in this run: {', '.join(missing)}"
+    thin = _thin(claim, measured)
+    if thin:
+        return UNTESTED, thin
+    for condition in claim.requires:
+        row = measured[condition.value]
+        if not condition.test(row["low"], row["high"]):
+            return UNTESTED, f"it presupposes {_said(condition, row)}"
+    return _by_rule(claim, measured, small)
+
+
+def _thin(claim: Claim, measured: Mapping[str, Row | None]) -> str:
+    """Why the numbers rest on too little, or an empty text."""
+    for name, row in measured.items():
+        for what in ("items", "seeds"):
+            count, wanted = row[what], getattr(claim.least, what)
+            if count is not None and count < wanted:
+                noun = "problems" if what == "items" else "fine-tuning seeds"
+                return f"{name} rests on {count} {noun}, {wanted} are the least"
+    return ""
+
+
+def _by_rule(claim: Claim, measured: Mapping[str, Row], small: bool) -> tuple[str, str]:
+    results = []
+    for condition in claim.rule:
+        row = measured[condition.value]
+        results.append((condition.test(row["low"], row["high"]), _said(condition, row)))
+    refuted = [said for outcome, said in results if outcome is False]
+    if refuted:
+        return CONTRADICTED, "; ".join(refuted)
+    verdict = SHOWN if small else REPRODUCED
+    open_ones = [said for outcome, said in results if outcome is None]
+    if open_ones:
+        return UNDECIDED, "; ".join(open_ones)
+    return verdict, "; ".join(said for _, said in results)
+
+
+def _said(condition: Condition, row: Row) -> str:
+    interval = f"{row['low']:.1f} to {row['high']:.1f}"
+    return f"{condition.value} {condition.says}: {row['value']:.1f} ({interval})"
+
+
+def judge(claims: Sequence[Claim], tables: Tables, small: bool = True) -> list[dict]:
+    """One row per claim: its words, what was measured, verdict and reason."""
+    rows = []
+    for claim in claims:
+        measured = {name: measure(q, tables) for name, q in claim.values.items()}
+        verdict, reason = decide(claim, measured, small)
+        rows.append(
+            {
+                "id": claim.id,
+                "title": claim.title,
+                "chapter": claim.chapter,
+                "paper": claim.published,
+                "measured": measured,
+                "units": {name: q.unit for name, q in claim.values.items()},
+                "rule": [f"{c.value} {c.says}" for c in claim.rule],
+                "miniature": small,
+                "verdict": verdict,
+                "reason": reason,
+            }
+        )
+    return rows
+
+
+def disagreements(claims: Sequence[Claim], rows: Sequence[Row]) -> list[str]:
+    """Where a stored verdict is not what the rule says of the numbers stored with it."""
+    stored = {row["id"]: row for row in rows}
+    known = {claim.id for claim in claims}
+    found = [f"{name}: no such claim in the ledger" for name in stored if name not in known]
+    for claim in claims:
+        row = stored.get(claim.id)
+        if row is None:
+            found.append(f"{claim.id}: no verdict was stored")
+            continue
+        verdict, _ = decide(claim, row["measured"], row["miniature"])
+        if verdict != row["verdict"]:
+            found.append(f"{claim.id}: stored {row['verdict']!r}, its numbers say {verdict!r}")
+    return found
+
+
+# ---------------------------------------------------------------- showing
+def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
+    """The ledger as an HTML table; verdicts where `rows` (of `judge`) has them."""
+    found = {row["id"]: row for row in rows}
+    heads = ["claim", "tested in", "the paper's figure"]
+    heads += ["measured here (95 % interval)", "verdict"] if rows else ["by the rule"]
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(_html_row(claim, found.get(claim.id)) for claim in claims)
+    return (
+        '<table class="table limo-ledger" style="text-align:left;white-space:normal">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _html_row(claim: Claim, row: Row | None) -> str:
+    where = "" if claim.untested else f"chapter {claim.chapter}"
+    words = f"<b>{escape(claim.title)}.</b> {escape(claim.claim)}"
+    cells = [words, escape(where), escape(claim.published)]
+    if row is None:
+        rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
+        cells.append(escape(rule or f"{UNTESTED}: {claim.untested}"))
+    else:
+        reason = "" if row["verdict"] in (SHOWN, REPRODUCED) else f"<br>{escape(row['reason'])}"
+        cells += [_numbers(row), f"<b>{escape(row['verdict'])}</b>{reason}"]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _numbers(row: Row) -> str:
+    said = []
+    for name, numbers in row["measured"].items():
+        if numbers:
+            unit = row["units"][name].replace("percent", "%")
+            low, high, value = numbers["low"], numbers["high"], numbers["value"]
+            interval = "" if low == high else f" ({low:.1f} to {high:.1f})"
+            said.append(f"{name}: {value:.1f}{interval} {unit}")
+    return "<br>".join(escape(text) for text in said) or "–"
+
+
+def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:
+    """Every measured difference in points, with its interval and the rule's bound.
+
+    None where nothing was measured. `rows` are those of `judge`.
+    """
+    verdicts = {row["id"]: row for row in rows}
+    drawn = [
+        (f"{claim.title}: {condition.value}", condition, verdicts[claim.id])
+        for claim in claims
+        for condition in claim.rule
+        if claim.values[condition.value].unit == "points"
+        and verdicts[claim.id]["measured"].get(condition.value)
+    ]
+    if not drawn:
+        return None
+    with mpl.rc_context(plots.STYLE):
+        fig = Figure(figsize=(plots.WIDTH, 1.6 + 0.42 * len(drawn)))
+        ax = fig.add_subplot()
+        for place, (_, condition, row) in enumerate(drawn):
+            _margin(ax, place, condition, row)
+        ax.set_yticks(range(len(drawn)), [textwrap.fill(label, 34) for label, _, _ in drawn])
+        ax.set_ylim(len(drawn) - 0.4, -0.6)
+        ax.axvline(0, color=plots.PALE, linewidth=1)
+        ax.set_xlabel("difference (points of accuracy); the bar is the rule's bound")
+        fig.suptitle(textwrap.fill(title, 66), x=0.012, ha="left", weight="bold", size=12)
+        handles, labels = ax.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        fig.legend(unique.values(), unique, loc="outside lower center", ncols=3)
+    return fig
+
+
+LOOKS = {
+    SHOWN: (plots.GREEN, "o"), REPRODUCED: (plots.BLUE, "P"), CONTRADICTED: (plots.RED, "X"),
+    UNDECIDED: (plots.ORANGE, "s"), UNTESTED: (plots.PALE, "D"),
+}  # fmt: skip
+
+
+def _margin(ax: Any, place: int, condition: Condition, row: Row) -> None:
+    colour, marker = LOOKS[row["verdict"]]
+    numbers = row["measured"][condition.value]
+    errors = [[numbers["value"] - numbers["low"]], [numbers["high"] - numbers["value"]]]
+    ax.errorbar(
+        numbers["value"], place, xerr=np.maximum(errors, 0), fmt=marker, color=colour,
+        markersize=6.5, elinewidth=1.8, capsize=3, label=row["verdict"],
+    )  # fmt: skip
+    ax.plot([condition.bound] * 2, [place - 0.3, place + 0.3], color=plots.INK, linewidth=2.4)
+
+
+def tally(rows: Sequence[Row]) -> dict[str, int]:
+    """How many claims got each verdict; verdicts that none got are left out."""
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    return {verdict: count for verdict, count in counts.items() if count}

@@ -1,0 +1,231 @@
+"""The command `limo-nb`: run the chapters, render the site, see what is there."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+lab_app = typer.Typer(no_args_is_help=True, help="The lab's models: make them, check them.")
+app.add_typer(lab_app, name="lab")
+console = Console()
+
+Profile = Annotated[str, typer.Option("--profile", "-p", help="A profile or a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--override", help="KEY=VALUE of a profile's field, e.g. pool.size=100."),
+]
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """`["pool.size=100"]` as a mapping; values are read as YAML."""
+    found = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--override {pair!r} is not KEY=VALUE, e.g. pool.size=100")
+        found[key.strip()] = yaml.safe_load(value)
+    return found
+
+
+def _plain(text: object) -> None:
+    console.print(str(text), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    profile: Profile = "mini",
+    from_: Annotated[int | None, typer.Option("--from", help="First chapter.")] = None,
+    until: Annotated[int | None, typer.Option(help="Last chapter.")] = None,
+    only: Annotated[int | None, typer.Option(help="This chapter alone.")] = None,
+    force: Annotated[bool, typer.Option(help="Also where nothing changed.")] = False,
+    override: Overrides = None,
+) -> None:
+    """Execute the chapters whose code, profile or predecessors changed."""
+    from limo_nb.book import run_chapters
+
+    started = time.monotonic()
+    done = run_chapters(
+        profile, from_, until, only, force, parse_overrides(override), console=console
+    )
+    ran = sum(outcome.executed for outcome in done)
+    seconds = time.monotonic() - started
+    _plain(f"{ran} of {len(done)} chapters executed, the others unchanged, in {seconds:.0f} s")
+
+
+@app.command()
+def render(
+    profile: Profile = "mini",
+    force: Annotated[bool, typer.Option(help="Also when nothing changed.")] = False,
+    override: Overrides = None,
+) -> None:
+    """Build _build/html/index.html from the executed chapters."""
+    from limo_nb import render as rendering
+
+    rendering.render(profile, parse_overrides(override), force, console=console)
+
+
+@app.command()
+def status(profile: Profile = "mini", override: Overrides = None) -> None:
+    """Chapters and stages: present or not, how old, how long they took, what made them."""
+    from limo_nb import book, profiles
+
+    root = book.find_root()
+    settings = profiles.load(profile, parse_overrides(override))
+    _plain(f"{book.runs_root(root) / settings.name}")
+    console.print(_chapter_table(root, settings))
+    console.print(_stage_table(book.runs_root(root) / settings.name))
+
+
+def _chapter_table(root: Path, settings: Any) -> Table:
+    from limo_nb import book
+
+    every = book.chapters(root)
+    wanted = book.keys([chapter for chapter in every if chapter.path.exists()], settings)
+    table = Table("chapter", "state", "run", "seconds", title="Chapters", title_justify="left")
+    for chapter in every:
+        known = book.record(book.executed_path(root, settings.name, chapter))
+        if known is None or chapter.name not in wanted:
+            table.add_row(chapter.name, "not run" if chapter.name in wanted else "not written")
+            continue
+        state = "current" if known["key"] == wanted[chapter.name] else "out of date"
+        table.add_row(chapter.name, state, known["started"], f"{known['seconds']:.1f}")
+    return table
+
+
+def stage_rows(home: Path) -> list[dict[str, Any]]:
+    """One row for each known stage under `home`, present or not, in the book's order."""
+    from limo_nb.artifacts import CHAPTER_OF
+
+    rows = []
+    for name, chapter in CHAPTER_OF.items():
+        pattern = f"{name}**/current" if name.endswith("/") else f"{name}/current"
+        found = [_stage_row(pointer) for pointer in sorted(home.glob(pattern))]
+        absent = {"stage": name, "present": False}
+        rows += [{"chapter": chapter, **row} for row in found or [absent]]
+    return rows
+
+
+def _stage_row(pointer: Path) -> dict[str, Any]:
+    file = pointer.parent / pointer.read_text().strip() / "manifest.json"
+    age = time.time() - file.stat().st_mtime
+    return {"present": True, "age_seconds": age, **json.loads(file.read_text())}
+
+
+def _stage_table(home: Path) -> Table:
+    heads = ("ch.", "stage", "age", "seconds", "memory", "commit", "resumed")
+    table = Table(*heads, title="Stages", title_justify="left")
+    for row in stage_rows(home):
+        chapter = str(row["chapter"])
+        if not row["present"]:
+            table.add_row(chapter, row["stage"], "absent")
+            continue
+        memory, resumed = f"{row['peak_memory_gib']:.1f} GiB", "yes" if row["resumed"] else ""
+        age, seconds = _age(row["age_seconds"]), f"{row['seconds']:.1f}"
+        table.add_row(chapter, row["stage"], age, seconds, memory, row["commit"], resumed)
+    return table
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+@app.command()
+def results(
+    profile: Profile = "mini",
+    override: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON.")] = False,
+) -> None:
+    """The accuracy table of the last evaluation."""
+    from limo_nb.artifacts import Run
+
+    evaluation = Run(profile, parse_overrides(override)).load("evaluation")
+    rows = evaluation.json("table.json")
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    heads = ("model", "benchmark or group", "accuracy", "95 % interval", "n", "seeds")
+    table = Table(*heads, "unverifiable")
+    for row in rows:
+        value, low, high = (f"{100 * row[name]:.1f}" for name in ("accuracy", "low", "high"))
+        counts = (str(row[name]) for name in ("items", "seeds", "unverifiable"))
+        table.add_row(row["model"], row["group"], value, f"{low} to {high}", *counts)
+    console.print(table)
+    facts = evaluation.manifest
+    _plain(f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, and which profiles it can run."""
+    from limo_nb import doctor as examination
+
+    for part in ("machine", "software", "lab_models", "profile_findings"):
+        for row in getattr(examination, part)():
+            mark = "ok     " if row.ok else "MISSING"
+            _plain(
+                f"{mark} {row.what}: {row.found}" + (f" → {row.remedy}" if row.remedy else "")
+            )
+
+
+@lab_app.command()
+def pretrain(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; none: all.")] = None,
+    work: Annotated[Path, typer.Option(help="Checkpoints and results.")] = Path("runs/lab"),
+) -> None:
+    """Make lab models again by their recipes; interrupted work is continued."""
+    from limo_nb.lab import pretrain as recipes
+
+    known = recipes.recipes()
+    for name in names or list(known):
+        if name not in known:
+            raise ValueError(f"no lab model {name!r}; there are {', '.join(known)}")
+        console.rule(f"{name}: stands for {known[name].stands_for}", align="left")
+        _plain(f"{name}: {recipes.build(name, work, _log_row)}")
+
+
+def _log_row(row: dict) -> None:
+    _plain("  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+@lab_app.command()
+def verify() -> None:
+    """Check the digests of the shipped lab models."""
+    from limo_nb import doctor as examination
+
+    findings = examination.lab_models()
+    for row in findings:
+        _plain(
+            f"{row.what}: {row.found}" + ("" if row.ok else f", not as recorded → {row.remedy}")
+        )
+    if not all(row.ok for row in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point: an expected failure is told in its own words, without a traceback."""
+    from limo_nb.artifacts import MissingArtifact
+    from limo_nb.book import ChapterFailed
+    from limo_nb.render import RenderFailed
+
+    try:
+        app()
+    except (ChapterFailed, RenderFailed, MissingArtifact, ValueError, OSError) as error:
+        Console(stderr=True).print(
+            f"limo-nb: {error}", markup=False, highlight=False, soft_wrap=True
+        )
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

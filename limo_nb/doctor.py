@@ -1,0 +1,111 @@
+"""What this machine has, and which profiles it can run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from limo_nb import profiles
+
+PACKAGES = ("torch", "transformers", "datasets", "deepspeed", "math-verify", "papermill")
+OPTIONAL = {
+    "vllm": "the vllm engine (profiles for a GPU)",
+    "flash_attn": "FlashAttention-2 in fine-tuning; without it PyTorch's own kernels",
+}
+PROGRAMS = {
+    "g++": "DeepSpeed's C++ operations",
+    "npm": "fetches MathJax once, for `limo-nb render`",
+    "git": "names the commit of a run",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor: what was looked for, what was found, what would mend it."""
+
+    what: str
+    found: str
+    ok: bool = True
+    remedy: str = ""
+
+
+def machine() -> list[Finding]:
+    """Python, processor, memory and accelerators."""
+    from limo_nb.artifacts import hardware
+
+    current = f"{platform.python_version()} ({sys.executable})"
+    fits = sys.version_info >= (3, 11)
+    return [
+        Finding(
+            "Python", current, fits, "" if fits else "install Python 3.11, then `make env`"
+        ),
+        Finding("machine", hardware()),
+        Finding("data", os.environ.get("LIMO_NB_DATA") or "LIMO_NB_DATA is not set: lab only"),
+    ]
+
+
+def software() -> list[Finding]:
+    """Packages that every profile needs, then those that some need, then programs."""
+    rows = []
+    for name in PACKAGES:
+        try:
+            rows.append(Finding(name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            rows.append(Finding(name, "absent", False, "make env"))
+    for name, use in OPTIONAL.items():
+        there = importlib.util.find_spec(name) is not None
+        rows.append(Finding(name, metadata.version(name) if there else f"absent: {use}"))
+    for name, use in PROGRAMS.items():
+        rows.append(Finding(name, shutil.which(name) or f"absent: {use}"))
+    return rows
+
+
+def lab_models() -> list[Finding]:
+    """The shipped models, each checked against its recorded digest."""
+    from limo_nb import lab
+    from limo_nb.lab.pretrain import recipes
+
+    sound = lab.verify()
+    rows = []
+    for name in recipes():
+        ok = sound.get(name, False)
+        found = "absent" if name not in sound else "as recorded" if ok else "changed"
+        if name in sound:
+            found += f", sha256 {lab.digest(lab.model_path(name))[:16]}"
+        rows.append(Finding(f"lab:{name}", found, ok, f"limo-nb lab pretrain {name}"))
+    return rows
+
+
+def profile_findings() -> list[Finding]:
+    """Which profiles this machine can run, and what the others lack."""
+    rows = []
+    for name in profiles.names():
+        lacks, remedy = missing(profiles.load(name))
+        rows.append(Finding(f"profile {name}", lacks or "can run", not lacks, remedy))
+    return rows
+
+
+def missing(profile: profiles.Profile) -> tuple[str, str]:
+    """What `profile` needs and this machine lacks, and the command for it; empty if nothing."""
+    import torch
+
+    if profile.engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        return "vllm is not installed", "conda env create -f environment-gpu.yml"
+    cuda = profile.sft.dtype == "bfloat16" or profile.engine.kind == "vllm"
+    if cuda and not torch.cuda.is_available():
+        return "no GPU", f"run it where there is one: limo-nb run --profile {profile.name}"
+    wanted = profile.sft.ranks
+    if torch.cuda.is_available() and cuda and torch.cuda.device_count() < wanted:
+        have = torch.cuda.device_count()
+        return f"{wanted} GPUs wanted, {have} there", f"--override sft.ranks={have}"
+    for role, model in profile.models:
+        folder = Path(model)
+        if folder.is_absolute() and not folder.exists():
+            return f"{role} model {model} does not exist", f"--override models.{role}=…"
+    return "", ""

@@ -1,0 +1,240 @@
+"""Fine-tuning from a cell: starts DeepSpeed's ranks and shows what they do (chapter 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from limo_nb.artifacts import write_atomic
+from limo_nb.generation import load_tokenizer, model_digest
+from limo_nb.profiles import SftSettings
+from limo_nb.progress import LiveLine
+from limo_nb.sft.encoding import encode
+from limo_nb.sft.train import CHECKPOINT_SECONDS, Job, is_done, micro_batch, read_log, run_job
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to be trained: rows (question, solution), the base, the seed, the folder."""
+
+    rows: Dataset
+    model: str
+    seed: int
+    folder: Path
+
+
+def fine_tune(
+    rows: Dataset,
+    model: str,
+    settings: SftSettings,
+    seed: int,
+    system_prompt: str,
+    folder: Path,
+) -> Path:
+    """Fine-tune `model` on `rows` under DeepSpeed; the folder of the result.
+
+    `folder` receives `model/`, `log.jsonl` (step, loss, learning_rate, tokens_per_second,
+    seconds) and `done.json`. A run that was killed is continued; a finished one is not
+    repeated. Raises RuntimeError with the last lines of the rank that failed.
+    """
+    return fine_tune_many([Task(rows, model, seed, folder)], settings, system_prompt)[0]
+
+
+def fine_tune_many(
+    tasks: Sequence[Task],
+    settings: SftSettings,
+    system_prompt: str,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> list[Path]:
+    """`fine_tune` for several tasks by one start of the ranks, one after the other."""
+    micro_batch(settings, settings.ranks)  # a batch that ranks cannot share fails here
+    jobs = [_prepare(task, settings, system_prompt, checkpoint_seconds) for task in tasks]
+    waiting = [(t, j) for t, j in zip(tasks, jobs, strict=True) if not is_done(t.folder, j.key)]
+    for task, job in zip(tasks, jobs, strict=True):
+        if (task, job) not in waiting:
+            print(f"{task.folder}: unchanged, {_summary(task.folder)}")
+    if waiting:
+        _launch([task.folder.resolve() for task, _ in waiting], waiting, settings)
+    return [task.folder / "model" for task in tasks]
+
+
+def fine_tune_here(
+    rows: Dataset,
+    model: str,
+    settings: SftSettings,
+    seed: int,
+    system_prompt: str,
+    folder: Path,
+) -> Path:
+    """The same Trainer in this process, one rank, without DeepSpeed: for small arms."""
+    job = _prepare(Task(rows, model, seed, folder), settings, system_prompt, CHECKPOINT_SECONDS)
+    if is_done(folder, job.key):
+        print(f"{folder}: unchanged, {_summary(folder)}")
+        return folder / "model"
+    line = LiveLine()
+    run_job(folder, show=lambda row: line.write(_state(folder, row)))
+    line.finish(f"{folder.name}: {_summary(folder)}")
+    return folder / "model"
+
+
+def _prepare(task: Task, settings: SftSettings, system_prompt: str, every: float) -> Job:
+    """Write `rows.jsonl` and `job.json`; remove what another run's ranks left behind."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    names = ("question", "solution")
+    missing = set(names) - set(task.rows.column_names)
+    if missing:
+        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}")
+    text = "".join(json.dumps({name: row[name] for name in names}) + "\n" for row in task.rows)
+    facts = [
+        text, model_digest(task.model), settings.model_dump(exclude={"seeds", "bulk_factor"}),
+        task.seed, system_prompt,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    job = Job(task.model, settings, task.seed, system_prompt, key, every)
+    if not is_done(task.folder, key):
+        _check_rows(task, settings, system_prompt)
+        write_atomic(task.folder / "rows.jsonl", text)
+        job.save(task.folder)
+        (task.folder / "done.json").unlink(missing_ok=True)
+        for old in task.folder.glob("error-rank*.txt"):
+            old.unlink()
+    return job
+
+
+def _check_rows(task: Task, settings: SftSettings, system_prompt: str) -> None:
+    """Fail on faulty rows before any process starts; tell which rows will be cut."""
+    tokenizer = load_tokenizer(task.model)
+    cut = encode(task.rows, tokenizer, system_prompt, settings.max_tokens).cut
+    if cut:
+        numbers = ", ".join(map(str, cut[:10])) + (", …" if len(cut) > 10 else "")
+        print(f"{len(cut)} rows are cut at {settings.max_tokens} tokens: {numbers}")
+
+
+def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str], list[str]]:
+    """(environment, command) that trains `folders`; the command works in a terminal."""
+    environment = {}
+    if not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ranks
+        threads = max(1, cores // ranks)
+        environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+    command = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(_free_port())]
+    return environment, [*command, "--module", "limo_nb.sft.train", *map(str, folders)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _launch(folders: list[Path], waiting: Sequence[Any], settings: SftSettings) -> None:
+    """Run the ranks in a process group of their own until all folders are done."""
+    extra, command = launch_command(folders, settings.ranks)
+    words = [f"{name}={value}" for name, value in extra.items()]
+    print("In a terminal:", " ".join([*words, shlex.join(command)]), flush=True)
+    home = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **extra, "PYTHONPATH": path, "LIMO_NB_WATCH": "1"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    console = folders[0] / "console.log"
+    started, line = time.monotonic(), LiveLine()
+    # `python -m` and not the `deepspeed` script: the environment's folder of scripts
+    # need not be on the PATH of a notebook's kernel.
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", *command[1:]]
+    with console.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                line.write(_progress(folders, started))
+                time.sleep(0.25)
+        finally:
+            _end(process)
+    _check([(task.folder, job) for task, job in waiting], process.returncode, console)
+    for folder in folders:
+        print(f"{folder.name}: {_summary(folder)}")
+    line.finish(f"{len(folders)} trained in {time.monotonic() - started:.1f} s with start-up")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Kill what is left of the process group: an interrupt leaves no rank behind."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def _check(runs: Sequence[tuple[Path, Job]], status: int, console: Path) -> None:
+    """Judge by what was left: a rank may abort after its work was done, or before."""
+    failed = [
+        folder
+        for folder, job in runs
+        if not (is_done(folder, job.key) and any((folder / "model").glob("*.safetensors")))
+    ]
+    if not failed:
+        return
+    reports = [path for folder in failed for path in sorted(folder.glob("error-rank*.txt"))]
+    if reports:
+        first = min(reports, key=lambda path: path.stat().st_mtime)
+        who, lines = first.stem.removeprefix("error-"), first.read_text().splitlines()
+    else:
+        who, lines = "the launcher", console.read_text().splitlines()
+    tail = "\n".join(lines[-20:])
+    raise RuntimeError(
+        f"fine-tuning in {failed[0]} failed with status {status}; {who} said:\n{tail}\n"
+        f"All output is in {console}; run the cell again to continue from the last checkpoint."
+    )
+
+
+def _progress(folders: Sequence[Path], started: float) -> str:
+    """One line about the run that is being trained now."""
+    for number, folder in enumerate(folders, 1):
+        if (folder / "done.json").exists():
+            continue
+        log = read_log(folder / "log.jsonl")
+        which = f"{number} of {len(folders)}: " if len(folders) > 1 else ""
+        if (folder / "plan.json").exists() and log:
+            return which + _state(folder, log[-1])
+        break
+    else:
+        return "saving"
+    return f"{which}{folder.name}: starting, {time.monotonic() - started:.0f} s"
+
+
+def _state(folder: Path, row: dict[str, Any]) -> str:
+    """Step, loss, rate, speed and time left, from the newest row of the log."""
+    steps = json.loads((folder / "plan.json").read_text())["steps"]
+    left = row["seconds"] / row["step"] * (steps - row["step"])
+    return (
+        f"{folder.name}: step {row['step']} of {steps}, loss {row['loss']:.4f}, "
+        f"learning rate {row['learning_rate']:.2e}, {row['tokens_per_second']:,.0f} tokens/s, "
+        f"{timedelta(seconds=round(left))} left"
+    )
+
+
+def _summary(folder: Path) -> str:
+    """What a finished run was, in one line."""
+    done = json.loads((folder / "done.json").read_text())
+    rate = done["tokens"] / max(done["seconds"], 1e-9)
+    return (
+        f"{done['steps']} steps, last loss {done['loss']:.4f}, {done['seconds']:.1f} s, "
+        f"{rate:,.0f} tokens/s, {done['peak_memory_gib']:.2f} GiB a rank"
+    )

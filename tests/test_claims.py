@@ -1,0 +1,296 @@
+"""The claim ledger: rules, measured quantities and verdicts agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+
+from limo_nb import claims
+from limo_nb.artifacts import Run, write_json
+from limo_nb.claims import CONTRADICTED, REPRODUCED, SHOWN, UNDECIDED, UNTESTED
+from limo_nb.problems import published
+
+CLAIM = {
+    "id": "gain",
+    "title": "A gain",
+    "claim": "It gains.",
+    "chapter": 8,
+    "paper": "none",
+    "values": {"gain": {"table": "evaluation", "name": "limo", "minus": "base"}},
+    "rule": [{"value": "gain", "at_least": 30}],
+    "least": {"items": 100, "seeds": 3},
+}
+
+
+def accuracy(name: str, value: float, half: float = 0.03, group: str = "all", **more) -> dict:
+    numbers = {"value": value, "low": value - half, "high": value + half}
+    return {"name": name, "group": group, **numbers, "items": 400, "seeds": 3, **more}
+
+
+def verdict(rows: list[dict], small: bool = True, **changes) -> tuple[str, str]:
+    (row,) = claims.judge([claims.Claim(**(CLAIM | changes))], {"evaluation": rows}, small)
+    return row["verdict"], row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "low", "high", "outcome"),
+    [
+        ({"at_least": 30}, 30, 40, True),
+        ({"at_least": 30}, 29.9, 40, None),
+        ({"at_least": 30}, 10, 30, None),
+        ({"at_least": 30}, 10, 29.9, False),
+        ({"above": 0}, 0.1, 5, True),
+        ({"above": 0}, 0, 5, None),
+        ({"above": 0}, -5, 0, False),
+        ({"at_most": 10}, -5, 10, True),
+        ({"at_most": 10}, -5, 10.1, None),
+        ({"at_most": 10}, 10.1, 12, False),
+    ],
+)
+def test_condition_speaks_of_the_whole_interval(condition, low, high, outcome) -> None:
+    assert claims.Condition(value="x", **condition).test(low, high) is outcome
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected", "reason"),
+    [
+        ([accuracy("limo", 0.8), accuracy("base", 0.3)], SHOWN, "50.0"),
+        ([accuracy("limo", 0.62), accuracy("base", 0.3)], UNDECIDED, "at least 30"),
+        ([accuracy("limo", 0.4), accuracy("base", 0.3)], CONTRADICTED, "10.0"),
+        ([accuracy("limo", 0.2), accuracy("base", 0.3)], CONTRADICTED, "-10.0"),
+        ([accuracy("limo", 0.8)], UNTESTED, "not measured"),
+        ([], UNTESTED, "not measured"),
+        ([accuracy("limo", 0.8, group="in domain"), accuracy("base", 0.3)], UNTESTED, "gain"),
+        ([accuracy("limo", 0.8, items=99), accuracy("base", 0.3)], UNTESTED, "99 problems"),
+        ([accuracy("limo", 0.8, seeds=2), accuracy("base", 0.3)], UNTESTED, "2 fine-tuning"),
+        ([accuracy("limo", 0.8), accuracy("base", 0.3, seeds=1)], SHOWN, "50.0"),
+        # a paired difference, where there is one, comes before the two sides
+        (
+            [accuracy("limo", 0.62), accuracy("base", 0.3),
+             accuracy("limo", 0.32, 0.01, minus="base")],
+            SHOWN, "31.0 to 33.0",
+        ),
+    ],
+)  # fmt: skip
+def test_verdict_follows_the_numbers(rows, expected, reason) -> None:
+    found, why = verdict(rows)
+    assert found == expected and reason in why
+
+
+def test_real_models_reproduce_rather_than_show() -> None:
+    assert verdict([accuracy("limo", 0.8), accuracy("base", 0.3)], small=False)[0] == REPRODUCED
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(20, SHOWN), (500, UNTESTED)])
+def test_claim_presupposes_its_design(rows: int, expected: str) -> None:
+    claim = claims.Claim(
+        **CLAIM
+        | {
+            "values": {
+                **CLAIM["values"],
+                "share": {"table": "sets", "name": "limo", "over": "bulk", "unit": "percent"},
+            },
+            "requires": [{"value": "share", "at_most": 2}],
+        }
+    )
+    evaluation = [accuracy("limo", 0.8), accuracy("base", 0.3)]
+    sets = [claims._exact("limo", rows), claims._exact("bulk", 1000)]
+    (row,) = claims.judge([claim], {"evaluation": evaluation, "sets": sets})
+    assert row["verdict"] == expected
+    assert row["measured"]["share"]["value"] == pytest.approx(rows / 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": [{"value": "other", "above": 0}]}, "unknown values: other"),
+        ({"rule": [{"value": "gain", "above": 0, "at_most": 3}]}, "exactly one"),
+        ({"rule": [{"value": "gain"}]}, "exactly one"),
+        ({"rule": []}, "untested"),
+        ({"untested": "no time"}, "untested"),
+        ({"rule": [{"value": "gain", "above": "__import__('os')"}]}, "valid number"),
+        ({"wrong": 1}, "wrong"),
+    ],
+)
+def test_faulty_ledger_is_named(tmp_path: Path, changes: dict, message: str) -> None:
+    path = tmp_path / "claims.yml"
+    row = {key: value for key, value in CLAIM.items() if key != "least"} | changes
+    path.write_text(yaml.safe_dump({"least": CLAIM["least"], "claims": [row]}))
+    with pytest.raises(ValueError, match="claim 'gain'") as error:
+        claims.load(path)
+    assert message in str(error.value)
+
+
+# ---------------------------------------------------------------- this book's ledger
+def ledger(repository: Path) -> list[claims.Claim]:
+    return claims.load(repository / "book" / "claims.yml")
+
+
+def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None:
+    bounds = {c.id: [condition.says for condition in c.rule] for c in ledger(repository)}
+    assert bounds["in-domain"] == ["at least 30"]
+    assert bounds["out-of-domain"] == bounds["less-is-more"] == ["at least 20"]
+    (few,) = [c for c in ledger(repository) if c.id == "less-is-more"]
+    assert [condition.says for condition in few.requires] == ["at most 2"]
+
+
+def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:
+    said = {claim.id: claim.published for claim in ledger(repository)}
+    assert not any("{" in text for text in said.values())
+    average = published()["results"]["average"]
+    gain = average["LIMO v3"] - average["NuminaMath-100k"]
+    assert f"{gain:+.1f}" in said["less-is-more"]
+    assert str(published()["ablations"]["sample_count"]["aime"][0]) in said["few-samples"]
+
+
+def test_wrong_path_into_the_paper_s_figures_is_named() -> None:
+    with pytest.raises(ValueError, match="no 'ablations.nothing.aime' .at 'nothing'"):
+        claims._figure("ablations.nothing.aime")
+
+
+def test_stored_verdict_that_disagrees_with_its_numbers_is_found(repository: Path) -> None:
+    known = ledger(repository)
+    rows = claims.judge(known, made_up())
+    assert claims.disagreements(known, rows) == []
+    rows = json.loads(json.dumps(rows))  # as they are stored
+    assert claims.disagreements(known, rows) == []
+    (row,) = [row for row in rows if row["id"] == "in-domain"]
+    assert row["verdict"] == SHOWN
+    row["measured"]["gain"]["low"] = 12.0
+    assert claims.disagreements(known, rows) == [
+        "in-domain: stored 'shown in miniature', its numbers say 'undecided'"
+    ]
+    row["id"] = "renamed"
+    assert len(claims.disagreements(known, rows)) == 2
+
+
+def test_every_stored_run_agrees_with_the_ledger(repository: Path) -> None:
+    stored = sorted((repository / "runs").glob("*/claims/current"))
+    if not stored:
+        pytest.skip("no run of chapter 10 under runs/: `limo-nb run` makes one")
+    for pointer in stored:
+        rows = json.loads((pointer.parent / pointer.read_text() / "claims.json").read_text())
+        assert claims.disagreements(ledger(repository), rows) == [], pointer
+
+
+def made_up() -> dict[str, list[dict]]:
+    """Tables in which every claim of the ledger that can be tested comes out true."""
+    groups = ("all", "in domain", "out of domain")
+    levels = {"base": 0.2, "poor": 0.15, "bulk": 0.2, "random": 0.6, "limo": 0.8,
+              "poor-limo": 0.15}  # fmt: skip
+    arms = {"quality-L5": 0.8, "quality-L1": 0.4, "questions-hard": 0.8,
+            "questions-easy": 0.6, "rows-half": 0.78, "bulk-tokens": 0.25}  # fmt: skip
+    return {
+        "probe": [
+            accuracy("base textbook", 0.8, group="many steps", seeds=1),
+            accuracy("base chat", 0.2, group="many steps", seeds=1),
+        ],
+        "evaluation": [accuracy(n, v, group=g) for n, v in levels.items() for g in groups],
+        "ablations": [accuracy(n, v) for n, v in arms.items()],
+        "lengths": [
+            accuracy("limo", 120, 9, group="out of domain"),
+            accuracy("base", 6, 1, group="out of domain"),
+        ],
+        "sets": [claims._exact("limo", 100), claims._exact("bulk", 5000)],
+    }
+
+
+def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
+    rows = claims.judge(ledger(repository), made_up())
+    untested = [row["id"] for row in rows if row["verdict"] != SHOWN]
+    assert untested == [claim.id for claim in ledger(repository) if claim.untested]
+
+
+# ---------------------------------------------------------------- what a run left
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("LIMO_NB_RUNS", str(tmp_path))
+    return Run("smoke")
+
+
+def leave(run: Run, stage: str, **files) -> None:
+    def write(folder: Path) -> None:
+        for name, content in files.items():
+            if isinstance(content, Dataset):
+                content.to_parquet(str(folder / f"{name}.parquet"))
+            else:
+                write_json(folder / f"{name}.json", content)
+
+    run.make(stage, write)
+
+
+def table(**accuracies: float) -> list[dict]:
+    return [
+        {"model": name, "group": "all", "accuracy": value, "low": value - 0.03,
+         "high": value + 0.03, "items": 400, "samples": 400, "seeds": 3, "unverifiable": 0}
+        for name, value in accuracies.items()
+    ]  # fmt: skip
+
+
+def test_tables_of_an_empty_run_are_empty(run: Run) -> None:
+    assert claims.tables(run) == {}
+
+
+def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
+    answers = {
+        f"results-limo-{number}": Dataset.from_list(
+            [{"id": f"q{item}", "in_domain": item % 2 == 0, "correct": True,
+              "tokens": 10 * (item % 2) + seed} for item in range(6)]
+        )
+        for number, seed in enumerate((1, 3))
+    }  # fmt: skip
+    pair = {"model": "limo", "against": "base", "group": "all", "value": 0.5, "low": 0.4,
+            "high": 0.6, "items": 400, "seeds": 3}  # fmt: skip
+    leave(run, "evaluation", table=table(limo=0.8, base=0.3), differences=[pair], **answers)
+    rows = Dataset.from_list([{"question": str(n)} for n in range(10)])
+    leave(run, "models/sets", limo=rows, bulk=rows)
+    arms = {f"rows-{n}": n / 20 for n in (2, 4, 8)}
+    leave(run, "ablations", table=table(**arms))
+
+    found = claims.tables(run)
+    assert [row["value"] for row in found["sets"]] == [10, 10]
+    assert [r["value"] for r in found["ablations"] if r["name"] == "rows-half"] == [0.2]
+    lengths = {row["group"]: row for row in found["lengths"]}
+    assert lengths["in domain"]["value"] == 2 and lengths["out of domain"]["value"] == 12
+    assert lengths["all"]["items"] == 6 and lengths["all"]["seeds"] == 2
+    quantity = claims.Quantity(table="evaluation", name="limo", minus="base")
+    measured = claims.measure(quantity, found)
+    assert measured["paired"] and (measured["low"], measured["high"]) == (40, 60)
+
+
+def test_difference_of_independent_sides_is_as_wide_as_both() -> None:
+    quantity = claims.Quantity(table="t", name="a", minus="b")
+    sides = [accuracy("a", 0.7, 0.03), accuracy("b", 0.2, 0.04)]
+    found = claims.measure(quantity, {"t": sides})
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((50, 45, 55))
+
+
+def test_mean_interval_covers_and_narrows() -> None:
+    values = np.random.default_rng(1).normal(50, 10, 4000)
+    mean, low, high = claims.mean_interval(values)
+    assert low < 50 < high and low < mean < high and high - low < 1
+    assert claims.mean_interval(values) == (mean, low, high)
+    with pytest.raises(ValueError, match="no values"):
+        claims.mean_interval(np.array([]))
+
+
+def test_ledger_table_escapes_and_shows_verdicts(repository: Path) -> None:
+    known = ledger(repository)
+    rows = claims.judge(known, made_up())
+    html = claims.ledger_html(known, rows)
+    assert html.count("<tr>") == len(known) + 1
+    assert html.count("<b>shown in miniature</b>") == claims.tally(rows)[SHOWN]
+    evil = claims.Claim(**CLAIM | {"title": "<script>"})
+    assert "<script>" not in claims.ledger_html([evil])
+
+
+def test_margins_are_drawn_where_something_was_measured(repository: Path) -> None:
+    known = ledger(repository)
+    assert claims.margins(known, claims.judge(known, {}), "nothing") is None
+    figure = claims.margins(known, claims.judge(known, made_up()), "All claims held")
+    assert len(figure.axes[0].get_yticklabels()) >= 10

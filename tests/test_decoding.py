@@ -1,0 +1,104 @@
+"""Truncation, decoding variants and the reports of fine-tuning."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from limo_nb import decoding, evaluation, profiles
+from limo_nb.artifacts import Artifact
+from limo_nb.sft import report
+from limo_nb.sft.encoding import IGNORED, Encoded
+
+
+def results(lengths: list[int], correct: list[bool | None]) -> Dataset:
+    rows = [
+        {"benchmark": "b", "in_domain": True, "level": 1, "id": str(number), "sample": 0,
+         "correct": right, "answer": "1", "reason": "same", "text": "", "tokens": tokens,
+         "finished": True}
+        for number, (tokens, right) in enumerate(zip(lengths, correct, strict=True))
+    ]  # fmt: skip
+    return Dataset.from_list(rows, features=evaluation.RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("limit", "right", "cut"),
+    [
+        (1, [False, False, False], 3),
+        (4, [False, False, False], 3),  # four tokens and the end token need five places
+        (5, [True, False, False], 2),
+        (10, [True, False, None], 0),
+        (99, [True, False, None], 0),
+    ],
+)
+def test_cut_is_what_a_smaller_limit_would_leave(limit, right, cut) -> None:
+    shorter = decoding.cut(results([4, 9, 9], [True, False, None]), limit)
+    assert list(shorter["correct"]) == right
+    assert list(shorter["finished"]).count(False) == cut
+    assert max(shorter["tokens"]) <= limit
+    assert shorter.features == evaluation.RESULTS
+
+
+def test_accuracy_never_falls_with_a_larger_limit() -> None:
+    rng = np.random.default_rng(0)
+    table = results(rng.integers(1, 60, 40).tolist(), (rng.random(40) < 0.6).tolist())
+    values = [evaluation.accuracy([decoding.cut(table, n)]).value for n in range(1, 64, 3)]
+    assert values == sorted(values) and values[0] == 0 < values[-1]
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_ways_differ_in_temperature_and_keep_the_limit(name: str) -> None:
+    settings = profiles.load(name).evaluation
+    ways = decoding.ways(settings)
+    heats = [way.temperature for way in ways.values()]
+    assert ways["greedy"].temperature == 0 and ways["greedy"].samples == 1
+    assert ways["votes"] == settings.votes and len(set(heats)) == len(heats)
+    assert decoding.part_of(settings).items <= max(2, settings.items)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "word"),
+    [
+        ([True] * 30, [False] * 30, "higher"),
+        ([False] * 30, [True] * 30, "lower"),
+        ([True, False] * 15, [False, True] * 15, "not clearly apart"),
+    ],
+)
+def test_compared_speaks_of_the_whole_interval(mine, theirs, word) -> None:
+    found, gap = decoding.compared(results([1] * 30, mine), results([1] * 30, theirs))
+    assert found == word and gap.items == 30
+
+
+def test_losses_by_part_take_mean_and_range_of_the_runs() -> None:
+    logs = [[{"loss": loss} for loss in run] for run in ([4, 2, 1, 1], [2, 2, 3, 1])]
+    assert report.losses_by_part(logs, 2) == [(2.5, 2.0, 3.0), (1.5, 1.0, 2.0)]
+    with pytest.raises(ValueError, match="4 steps cannot be cut into 5"):
+        report.losses_by_part(logs, 5)
+
+
+def test_summary_reads_what_a_run_left(tmp_path) -> None:
+    steps = [{"step": n, "loss": 3.0 / n, "tokens_per_second": 10.0 * n, "seconds": n}
+             for n in (1, 2, 3)]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    done = {"rows": 7, "steps": 3, "seconds": 3, "peak_memory_gib": 0.5}
+    (tmp_path / "done.json").write_text(json.dumps(done))
+    row = report.summary(Artifact(tmp_path, {"seconds": 9.5}))
+    assert (row["first loss"], row["last loss"], row["tokens/s"]) == (3.0, 1.0, 30.0)
+    assert (row["training (s)"], row["in all (s)"], row["GiB a rank"]) == (3, 9.5, 0.5)
+
+
+class Letters:
+    """The least of a tokenizer: a token is a character."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
+    row = Encoded(list(map(ord, "<a\n")), [IGNORED, ord("a"), ord("\n")])
+    html = report.tokens_html(Letters(), row)
+    assert "&lt;" in html and "<a" not in html and "↵" in html
+    assert html.count(report.LEARNT) == 2 and html.count(report.CONTEXT) == 1

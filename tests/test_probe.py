@@ -1,0 +1,83 @@
+"""What a model knows against what it shows: groups, pairs and the stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from tiny import tiny_model
+
+from limo_nb import claims, probe
+from limo_nb.artifacts import Run
+
+
+def answers(right: dict[tuple[str, str], list[bool | None]]) -> Dataset:
+    """One item a level (1, 2, …) for each of (model, way)."""
+    rows = [
+        {"model": role, "way": way, "benchmark": f"family-{level % 2}", "in_domain": True,
+         "level": level, "id": f"p{level}", "sample": 0, "correct": correct, "tokens": 3,
+         "finished": True}
+        for (role, way), outcomes in right.items()
+        for level, correct in enumerate(outcomes, 1)
+    ]  # fmt: skip
+    return Dataset.from_list(rows)
+
+
+MADE_UP = answers(
+    {
+        ("base", "chat"): [True, True, False, False, False, False, True, None],
+        ("base", "textbook"): [True] * 8,
+        ("poor", "chat"): [True, False, False, False, False, False, False, False],
+        ("poor", "textbook"): [False] * 8,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("role", "way", "group", "value", "items"),
+    [
+        ("base", "chat", "1 step", 1.0, 1),
+        ("base", "chat", "3 steps", 0.0, 1),
+        ("base", "chat", "many steps", 0.25, 4),
+        ("base", "textbook", "many steps", 1.0, 4),
+        ("poor", "textbook", "many steps", 0.0, 4),
+    ],
+)
+def test_accuracy_is_the_share_of_problems_in_a_group(role, way, group, value, items) -> None:
+    rows = {(r["model"], r["way"], r["group"]): r for r in probe.estimates(MADE_UP)}
+    row = rows[role, way, group]
+    assert (row["accuracy"], row["items"]) == (value, items)
+    assert row["low"] <= value <= row["high"] and row["low"] < row["high"]
+
+
+def test_gap_is_paired_by_problem() -> None:
+    base, poor = probe.gaps(MADE_UP)
+    assert (base["model"], base["against"]) == ("base textbook", "base chat")
+    assert (base["value"], base["items"]) == (0.75, 4) and poor["value"] == 0
+
+
+def test_prompts_differ_in_way_only() -> None:
+    page = probe.prompt("textbook", "What is 7+4?", "Think.")
+    chat = probe.prompt("chat", "What is 7+4?", "Think.")
+    assert "What is 7+4?" in page and page.endswith("\n")
+    assert [message["content"] for message in chat] == ["Think.", "What is 7+4?"]
+
+
+def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LIMO_NB_RUNS", str(tmp_path / "runs"))
+    model = str(tiny_model(tmp_path / "tiny"))
+    run = Run(
+        "smoke",
+        {"models.base": model, "models.poor": model, "engine.workers": 1,
+         "evaluation.items": 1, "evaluation.sampling.max_new_tokens": 4},
+    )  # fmt: skip
+    made = probe.make(run)
+    results = Dataset.from_parquet(str(made / "results.parquet"))
+    assert len(results) == 4 * len(probe.drawn(run.profile))
+    assert set(results["way"]) == set(probe.WAYS) and set(results["model"]) == set(probe.ROLES)
+    quantity = claims.Quantity(
+        table="probe", name="base textbook", minus="base chat", group="many steps"
+    )
+    measured = claims.measure(quantity, claims.tables(run))
+    assert measured["paired"] and measured["low"] <= measured["value"] <= measured["high"]

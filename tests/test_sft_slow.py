@@ -1,0 +1,120 @@
+"""Fine-tuning that is killed, interrupted or broken."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from tiny import problems, tiny_model
+
+from limo_nb.profiles import SftSettings
+from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many
+from limo_nb.sft.train import read_log
+
+pytestmark = pytest.mark.slow
+SETTINGS = SftSettings(epochs=10, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2)
+STEPS = 30
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_sft_slow import train
+train({model!r}, Path({folder!r}))
+"""
+
+
+def train(model: str, folder: Path) -> Path:
+    """Ten epochs of ten rows with a checkpoint after every step."""
+    task = Task(Dataset.from_list(problems(10)), model, 1, folder)
+    return fine_tune_many([task], SETTINGS, "S", checkpoint_seconds=0)[0]
+
+
+def ranks_of(folder: Path) -> list[psutil.Process]:
+    """Processes that train `folder`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if str(folder) in words and "limo_nb.sft.train" in words:
+            found.append(process)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    return train(model, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+def test_stopped_and_run_again(model, whole, tmp_path, how, capsys):
+    """No rank outlives its cell; the run goes on from a checkpoint to the same weights."""
+    script = SCRIPT.format(tests=os.path.dirname(__file__), model=model, folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    deadline = time.monotonic() + 240
+    while len(read_log(tmp_path / "log.jsonl")) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ranks_of(tmp_path)
+    process.send_signal(how)
+    assert process.wait(timeout=60) != 0
+    deadline = time.monotonic() + 20
+    while ranks_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not ranks_of(tmp_path)
+    before = read_log(tmp_path / "log.jsonl")
+    assert 5 <= len(before) < STEPS and not (tmp_path / "done.json").exists()
+
+    resumed = train(model, tmp_path)
+    after = read_log(tmp_path / "log.jsonl")
+    assert [row["step"] for row in after] == list(range(1, STEPS + 1))
+    assert after[:4] == before[:4]  # not done again
+    expected = read_log(whole.parent / "log.jsonl")
+    assert [r["loss"] for r in after] == [r["loss"] for r in expected]
+    a, b = (load_file(p / "model.safetensors") for p in (resumed, whole))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_failing_rank_tells_why(model, tmp_path):
+    broken = tiny_model(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"not a model")
+    rows = Dataset.from_list(problems(4))
+    with pytest.raises(RuntimeError, match=r"rank[01] said:(.|\n)*SafetensorError") as failure:
+        fine_tune(rows, str(broken), SETTINGS, 1, "S", tmp_path / "run")
+    assert "console.log" in str(failure.value)
+    assert not ranks_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "tolerance"),
+    [
+        ({"zero_stage": 0}, 1e-4),
+        ({"zero_stage": 2}, 1e-4),
+        ({"dtype": "bfloat16"}, 0.05),
+        ({"gradient_checkpointing": True}, 1e-4),
+    ],
+    ids=lambda value: str(value),
+)
+def test_other_settings_train_as_one_process_does(model, tmp_path, change, tolerance):
+    settings = SETTINGS.model_copy(update={"epochs": 2, **change})
+    rows = Dataset.from_list(problems(10))
+    fine_tune(rows, model, settings, 1, "S", tmp_path / "ranks")
+    fine_tune_here(rows, model, settings, 1, "S", tmp_path / "here")
+    many, one = (read_log(tmp_path / name / "log.jsonl") for name in ("ranks", "here"))
+    losses = [row["loss"] for row in one]
+    assert [row["loss"] for row in many] == pytest.approx(losses, abs=tolerance)
+    assert json.loads((tmp_path / "ranks" / "done.json").read_text())["ranks"] == 2
