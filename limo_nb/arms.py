@@ -11,11 +11,12 @@ import math
 import os
 import random
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -296,7 +297,7 @@ def spread(
     """
     context = get_context("spawn")
     count = max(1, min(processes, len(jobs)))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             with progress(len(jobs), "jobs", label) as bar:
@@ -309,14 +310,21 @@ def spread(
     return [future.result() for future in futures]
 
 
-def _one_thread() -> None:
-    """Make a resident process one of several: one core, and no progress of its own."""
+def _start_worker() -> None:
+    """Make this process one of several: one core, no output, no life without its parent."""
     import torch
 
     torch.set_num_threads(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # bars of several processes would mix; errors are raised
         os.dup2(nowhere, stream)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A kernel that was killed would leave workers that wait for jobs for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 # --------------------------------------------------------------------------- ablations

@@ -161,7 +161,9 @@ def data_digest() -> str:
 
 def keys(every: list[Chapter], profile: profiles.Profile) -> dict[str, str]:
     """The keys of `every` chapter from the first on; each includes those before it."""
-    key = _sha(package_digest(), data_digest(), profile.model_dump_json())
+    ledger = every[0].path.with_name("claims.yml")  # read by the chapters on claims
+    rules = ledger.read_text() if ledger.exists() else ""
+    key = _sha(package_digest(), data_digest(), profile.model_dump_json(), rules)
     found = {}
     for chapter in every:
         cells = code_cells(read_notebook(chapter.path))

@@ -473,6 +473,7 @@ def _html_row(claim: Claim, row: Row | None) -> str:
     cells = [words, escape(where), escape(claim.published)]
     if row is None:
         rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
+        rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
         cells.append(escape(rule or f"{UNTESTED}: {claim.untested}"))
     else:
         reason = "" if row["verdict"] in (SHOWN, REPRODUCED) else f"<br>{escape(row['reason'])}"

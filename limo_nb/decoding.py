@@ -15,7 +15,7 @@ from datasets import Dataset
 from limo_nb.artifacts import Artifact, Run, write_json
 from limo_nb.evaluation import Estimate, benchmark_items, difference, grade_answers
 from limo_nb.generation import Engine, Prompt, chat_prompt, complete, model_digest, open_engine
-from limo_nb.profiles import EvaluationSettings, Profile, Sampling
+from limo_nb.profiles import EngineSettings, EvaluationSettings, Profile, Sampling
 
 BATCHES = (1, 4, 16, 64)  # rows in a batch, for the clock
 CLOCK_TOKENS = 64  # tokens of every clocked answer, at most
@@ -53,7 +53,8 @@ def measure(run: Run, base: str, tuned: Artifact) -> Artifact:
     def make(folder: Path) -> None:
         items = benchmark_items(part)
         prompts = prompts_of(items, profile.system_prompt)
-        with open_engine(profile.engine, base) as engine:
+        # A few short answers: starting worker processes would take longer.
+        with open_engine(_alone(profile), base) as engine:
             _answer(engine, items, prompts, {"base": chosen["greedy"]}, folder)
         with open_engine(profile.engine, model) as engine:
             _answer(engine, items, prompts, chosen, folder)
@@ -84,6 +85,11 @@ def _answer(
         grade_answers(items, answers).to_parquet(str(folder / f"{name}.parquet"))
 
 
+def _alone(profile: Profile) -> EngineSettings:
+    """The profile's engine without worker processes."""
+    return profile.engine.model_copy(update={"workers": 1})
+
+
 def clock(
     profile: Profile, model: str, prompts: Sequence[Prompt], folder: Path
 ) -> list[dict[str, float]]:
@@ -91,9 +97,8 @@ def clock(
 
     The first row is done twice and counted once: loading must not be on the clock.
     """
-    alone = profile.engine.model_copy(update={"workers": 1})
     rows = []
-    with open_engine(alone, model) as engine:
+    with open_engine(_alone(profile), model) as engine:
         for size in (BATCHES[0], *BATCHES):
             engine.batch_size = size
             asked = [(str(i), prompts[i % len(prompts)]) for i in range(max(4, size))]

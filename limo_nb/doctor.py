@@ -105,7 +105,22 @@ def missing(profile: profiles.Profile) -> tuple[str, str]:
         have = torch.cuda.device_count()
         return f"{wanted} GPUs wanted, {have} there", f"--override sft.ranks={have}"
     for role, model in profile.models:
-        folder = Path(model)
-        if folder.is_absolute() and not folder.exists():
-            return f"{role} model {model} does not exist", f"--override models.{role}=…"
+        lacks, remedy = _missing_model(role, model)
+        if lacks:
+            return lacks, remedy
+    return "", ""
+
+
+def _missing_model(role: str, model: str) -> tuple[str, str]:
+    """The same for one model: lab models and folders can be looked for, Hub ids cannot."""
+    from limo_nb import lab
+
+    name = model.removeprefix("lab:")
+    try:
+        if name != model:
+            lab.model_path(name)
+    except (FileNotFoundError, ValueError):
+        return f"{role} model {model} has no weights", f"limo-nb lab pretrain {name}"
+    if Path(model).is_absolute() and not Path(model).exists():
+        return f"{role} model {model} does not exist", f"--override models.{role}=…"
     return "", ""

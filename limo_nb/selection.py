@@ -210,6 +210,27 @@ def balanced(problems: Dataset, k: int, seed: int) -> Dataset:
     return Dataset.from_list(chosen)
 
 
+def by_level(counts: Dataset, problems: Dataset) -> list[dict]:
+    """Mean solving rates of the quarters of `problems` with the lowest and highest level.
+
+    Two rows for `plots.points`: label, value, low, high in percent, over the problems of
+    each quarter that were attempted. Quarters are larger where levels tie.
+    """
+    level = dict(zip(problems["id"], problems["level"], strict=True))
+    low, high = np.quantile(problems["level"], (0.25, 0.75))
+    attempted = [(level[row["id"]], row["rate"]) for row in counts]
+    quarters = {
+        "lowest levels": [rate for at, rate in attempted if at <= low],
+        "highest levels": [rate for at, rate in attempted if at >= high],
+    }
+    names = ("value", "low", "high")
+    return [
+        {"label": label}
+        | dict(zip(names, (100 * n for n in mean_interval(rates)), strict=True))
+        for label, rates in quarters.items()
+    ]
+
+
 def survival(problems: Dataset, kept: Dataset) -> list[dict]:
     """The share of every subject and level that is in `kept`, in percent, for `plots.heat`.
 

@@ -142,6 +142,7 @@ def test_doctor_says_what_is_there_and_what_each_profile_lacks(tmp_path: Path) -
     ("overrides", "lacks"),
     [
         ({}, ""),
+        ({"models.weak": "lab:giant"}, "weak model lab:giant has no weights"),
         ({"models.base": "/nonexistent/model"}, "base model /nonexistent/model does not exist"),
     ],
 )

@@ -85,7 +85,7 @@ CASES = [
     (r"\sqrt{8}", r"2\sqrt{2}", True), ("x=5", "5", True), ("x < 3", "3 > x", True),
     ("360 = 2^3 * 3^2 * 5", "2^3 * 3^2 * 5 = 360", True),
     ("360 = 2^3 * 3^2 * 5", "360 = 2^3 * 3^3 * 5", False),
-    (r"\begin{pmatrix} 1/2 \\ 3 \end{pmatrix}", r"\begin{pmatrix} 0.5 \\ 3 \end{pmatrix}", True),
+    (r"\begin{pmatrix} 1/2 \\ 3 \end{pmatrix}", r"\begin{pmatrix}.5 \\ 3\end{pmatrix}", True),
     # Chinese
     ("充要条件", r"\text{充要条件。}", True), ("不存在", "存在", False),
     # no answer at all
@@ -193,15 +193,14 @@ def test_workers_do_not_load_torch():
     assert found.stdout.strip() == "False", found.stderr
 
 
-def test_ten_thousand_lab_answers_need_no_worker(monkeypatch):
+def test_ten_thousand_lab_answers_need_no_worker():
     rows = lab.pool(1000, 3) * 10
     wrong = rows[1:] + rows[:1]
     texts = [rf"1) 7+4=1.\nSo the answer is \boxed{{{row['answer']}}}" for row in wrong]
-    # What needs math-verify is counted: nothing here may.
-    monkeypatch.setattr(grading, "_compare", lambda pairs, *_: pytest.fail(f"{pairs[:5]}"))
     started = time.process_time()
     verdicts = grade_many([row["answer"] for row in rows], texts)
     assert time.process_time() - started < 10
+    assert {verdict.reason for verdict in verdicts} == {"same", "different"}
     for row, other, verdict in zip(rows, wrong, verdicts, strict=True):
         assert verdict.correct is (row["answer"] == other["answer"])
 

@@ -193,7 +193,8 @@ def test_drills_have_the_tokens_but_not_the_reasoning():
     plain = [p.question + texts.solve(rng, p) for p in problems]
     size = [sum(len(ids) for ids in tokenizer(rows)["input_ids"]) for rows in (drill, plain)]
     assert 0.8 < size[0] / size[1] < 1.3
-    followed = [all(s.equation() in page for s in p.steps) for p, page in zip(problems, drill)]
+    pairs = zip(problems, drill, strict=True)
+    followed = [all(s.equation() in page for s in p.steps) for p, page in pairs]
     assert not any(followed)
 
 

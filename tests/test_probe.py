@@ -10,6 +10,7 @@ from tiny import tiny_model
 
 from limo_nb import claims, probe
 from limo_nb.artifacts import Run
+from limo_nb.lab.facts import single_facts
 
 
 def answers(right: dict[tuple[str, str], list[bool | None]]) -> Dataset:
@@ -57,6 +58,13 @@ def test_gap_is_paired_by_problem() -> None:
     assert (base["value"], base["items"]) == (0.75, 4) and poor["value"] == 0
 
 
+def test_facts_are_different_and_reproducible() -> None:
+    facts = single_facts(5, 1)
+    assert len({fact["given"] for fact in facts}) == len(facts) == 45
+    assert facts == single_facts(5, 1) != single_facts(5, 2)
+    assert all(fact["follows"].endswith(".") for fact in facts)
+
+
 def test_prompts_differ_in_way_only() -> None:
     page = probe.prompt("textbook", "What is 7+4?", "Think.")
     chat = probe.prompt("chat", "What is 7+4?", "Think.")
@@ -76,6 +84,10 @@ def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
     results = Dataset.from_parquet(str(made / "results.parquet"))
     assert len(results) == 4 * len(probe.drawn(run.profile))
     assert set(results["way"]) == set(probe.WAYS) and set(results["model"]) == set(probe.ROLES)
+    facts = Dataset.from_parquet(str(made / "facts.parquet"))
+    asked = single_facts(2, probe.SEED)
+    assert len(facts) == 2 * len(asked) == 36
+    assert not any(facts["correct"]), "a random model knows nothing"
     quantity = claims.Quantity(
         table="probe", name="base textbook", minus="base chat", group="many steps"
     )

@@ -247,6 +247,15 @@ def test_cells_in_effect(sizes, cells):
     assert selection.cells_in_effect(table) == pytest.approx(cells, abs=1e-3)
 
 
+def test_by_level_compares_the_ends_among_what_was_attempted():
+    rows = [problem(f"p{n}", level=1 + n) for n in range(8)]
+    counts = selection.solve_counts(attempts(p0="++", p1="+-", p3="--", p6="--", p7="+-"))
+    lowest, highest = selection.by_level(counts, Dataset.from_list(rows, features=COLUMNS))
+    assert (lowest["label"], lowest["value"]) == ("lowest levels", 75.0)
+    assert (highest["label"], highest["value"]) == ("highest levels", 25.0)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in (lowest, highest))
+
+
 def test_survival_is_a_share_of_every_cell():
     rows = [problem(f"d{n}", level=1 + n // 2) for n in range(4)] + [problem("g", "grid", 1)]
     table = Dataset.from_list(rows, features=COLUMNS)

@@ -14,8 +14,8 @@ from limo_nb.lab.world import draw
 def problems(count: int, seed: int = 0) -> list[dict]:
     """Rows with question, solution and answer, of four families and all lengths."""
     rng = random.Random(seed)
-    drawn = [draw(rng, rng.choice(("dial", "purse", "grid", "swaps")), rng.randint(1, 6), "train")
-             for _ in range(count)]  # fmt: skip
+    families = ("dial", "purse", "grid", "swaps")
+    drawn = [draw(rng, rng.choice(families), rng.randint(1, 6), "train") for _ in range(count)]
     return [
         {"question": p.question, "solution": texts.solve(rng, p), "answer": p.answer}
         for p in drawn
