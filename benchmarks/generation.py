@@ -1,5 +1,6 @@
 """What the decoder's two measures are worth: shared prefill and swept rows.
 
+    MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184 \\
     OMP_NUM_THREADS=1 python benchmarks/generation.py lab:reasoner
 
 Prints processor seconds (this process alone, so a busy machine matters less), tokens and

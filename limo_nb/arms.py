@@ -439,10 +439,9 @@ def run_ablations(run: Run) -> Artifact:
 
     def make(folder: Path) -> None:
         evaluation.benchmark_items(profile.evaluation).to_parquet(folder / "items.parquet")
+        precise = profile.sft.model_copy(update={"dtype": profile.ablations.dtype})
         limo = len(table(rows / "limo.parquet"))
-        settings = {
-            arm: _arm_settings(profile.sft, arm, size, limo) for arm, size in sizes.items()
-        }
+        settings = {arm: _arm_settings(precise, arm, size, limo) for arm, size in sizes.items()}
         jobs = [
             _Job(
                 f"{arm}-{seed}", profile.models.base, profile, str(folder),

@@ -40,8 +40,9 @@ Prompt = str | list[Message]  # raw text to continue, or a conversation to answe
 
 # Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
 # row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
-# 2 to 3 times the rate (benchmarks/generation.py).
+# about three times the rate (benchmarks/generation.py).
 SEGMENT = 32
+FEW_ROWS = 64  # not worth the seconds that worker processes need to start
 HASHED_BYTES = 2**28  # a local model up to this size is identified by its content
 
 
@@ -343,7 +344,7 @@ class Worker:
         environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         # Without these, glibc gives every freed cache back to the kernel and faults it in
-        # again at the next token: a fifth of the time.
+        # again at the next token: half of the time.
         environment |= {
             "MALLOC_MMAP_THRESHOLD_": str(2**30),
             "MALLOC_TRIM_THRESHOLD_": str(2**34),
@@ -417,7 +418,7 @@ def _read_requests(requests: queue.Queue[str]) -> None:
 
 # ----------------------------------------------------------------------------- engines
 class TransformersEngine:
-    """`generate` in this process (one worker) or in resident worker processes."""
+    """`generate` in this process (one worker, or few rows) or in resident workers."""
 
     def __init__(self, settings: EngineSettings, model: str):
         self.name, self.settings, self.batch_size = model, settings, settings.batch_size
@@ -443,7 +444,8 @@ class TransformersEngine:
         self, batches: Sequence[Batch], sampling: Sampling
     ) -> Iterator[tuple[Batch, list[Completion]]]:
         count = min(self.settings.workers, len(batches))
-        if self.settings.workers == 1:
+        few = not self._workers and sum(len(batch.rows) for batch in batches) <= FEW_ROWS
+        if self.settings.workers == 1 or few:
             for batch in batches:
                 yield batch, self._here(self._request(batch, sampling), sampling)
             return

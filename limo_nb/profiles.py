@@ -117,6 +117,7 @@ class AblationSettings(Frozen):
 
     sizes: tuple[int, ...]  # numbers of rows
     rows: int = Field(ge=1)  # rows of every quality arm
+    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16: twice as fast, on CPUs too
     seeds: tuple[int, ...] = (1, 2, 3)
 
 

@@ -62,7 +62,8 @@ def test_rows_are_those_of_the_request(reference, items):
     assert len({r["text"] for r in reference}) > len(reference) // 2
 
 
-def test_the_number_of_workers_changes_nothing(model, items, reference, tmp_path):
+def test_the_number_of_workers_changes_nothing(model, items, reference, tmp_path, monkeypatch):
+    monkeypatch.setattr("limo_nb.generation.FEW_ROWS", 0)
     assert made(model, items, tmp_path / "s.db", workers=2) == reference
 
 
@@ -163,7 +164,8 @@ def test_what_is_missing_is_named(model, settings, message, monkeypatch):
         open_engine(EngineSettings(**settings), model)
 
 
-def test_a_failing_worker_tells_why(tmp_path, model):
+def test_a_failing_worker_tells_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("limo_nb.generation.FEW_ROWS", 0)
     folder = tiny_model(tmp_path / "broken")
     settings = EngineSettings(workers=2)
     with open_engine(settings, str(folder)) as engine:

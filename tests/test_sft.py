@@ -178,7 +178,7 @@ def test_the_command_is_one_for_a_terminal(tmp_path):
     assert command[:3] == ["deepspeed", "--num_gpus", "2"]
     assert command[-4:] == [
         "--module",
-        "limo_nb.sft.train",
+        "limo_nb.sft",
         str(tmp_path / "a"),
         str(tmp_path / "b"),
     ]

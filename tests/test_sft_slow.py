@@ -46,7 +46,7 @@ def ranks_of(folder: Path) -> list[psutil.Process]:
             words = process.cmdline()
         except psutil.Error:
             continue
-        if str(folder) in words and "limo_nb.sft.train" in words:
+        if str(folder) in words and "limo_nb.sft" in words:
             found.append(process)
     return found
 

@@ -27,6 +27,8 @@ from limo_nb.progress import LiveLine
 from limo_nb.sft.encoding import encode
 from limo_nb.sft.train import CHECKPOINT_SECONDS, Job, is_done, micro_batch, read_log, run_job
 
+GRACE_SECONDS = 20.0  # for the processes to end after the last artefact was written
+
 
 @dataclass(frozen=True)
 class Task:
@@ -133,7 +135,7 @@ def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str],
         threads = max(1, cores // ranks)
         environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
     command = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(_free_port())]
-    return environment, [*command, "--module", "limo_nb.sft.train", *map(str, folders)]
+    return environment, [*command, "--module", "limo_nb.sft", *map(str, folders)]
 
 
 def _free_port() -> int:
@@ -162,15 +164,25 @@ def _launch(folders: list[Path], waiting: Sequence[Any], settings: SftSettings) 
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            while process.poll() is None:
-                line.write(_progress(folders, started))
-                time.sleep(0.25)
+            _watch(process, folders, line)
         finally:
             _end(process)
     _check([(task.folder, job) for task, job in waiting], process.returncode, console)
     for folder in folders:
         print(f"{folder.name}: {_summary(folder)}")
     line.finish(f"{len(folders)} trained in {time.monotonic() - started:.1f} s with start-up")
+
+
+def _watch(process: subprocess.Popen, folders: Sequence[Path], line: LiveLine) -> None:
+    """Show progress until the ranks end; those that outlive their work are not waited for."""
+    started, done_at = time.monotonic(), 0.0
+    while process.poll() is None:
+        line.write(_progress(folders, started))
+        time.sleep(0.25)
+        if not done_at and all((folder / "done.json").exists() for folder in folders):
+            done_at = time.monotonic()
+        if done_at and time.monotonic() - done_at > GRACE_SECONDS:
+            return
 
 
 def _end(process: subprocess.Popen) -> None:

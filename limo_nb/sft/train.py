@@ -1,6 +1,6 @@
 """The training entry: HF `Trainer`, under DeepSpeed in many processes or plain in one.
 
-    deepspeed --num_gpus 2 --module limo_nb.sft.train FOLDER [FOLDER …]
+    deepspeed --num_gpus 2 --module limo_nb.sft FOLDER [FOLDER …]
 
 Each folder holds `job.json` and `rows.jsonl` (see `launch.py`) and receives `log.jsonl`,
 `model/` and, last, `done.json`. A folder that was left half way continues from its last
@@ -354,6 +354,10 @@ def main() -> None:
         # The other ranks wait in a collective; the launcher ends them when this one ends.
         os._exit(1)
     torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    # All is written. Taking the interpreter down beside gloo's threads now and then
+    # aborts or hangs; there is nothing left in it to take down.
+    os._exit(0)
 
 
 def _join() -> None:
@@ -377,7 +381,3 @@ def _die_with_parent() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
