@@ -7,7 +7,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 PROFILE ?= mini
 LINTED := limo_nb tests $(wildcard book/*.ipynb)
 
-.PHONY: book run render test test-slow lint format sync check-pairs lock env clean
+.PHONY: book run render test test-slow test-long lint format sync check-pairs lock env clean
 
 book: run render ## every chapter in PROFILE, then the site in _build/html/index.html
 
@@ -22,6 +22,9 @@ test: $(STAMP) ## unit tests, and every chapter in profile smoke
 
 test-slow: $(STAMP) ## kills and other proofs that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-long: $(STAMP) ## the book killed in every chapter, and continued
+	$(BIN)/python -m pytest -m long
 
 lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells
 	$(BIN)/ruff check $(LINTED)

@@ -169,7 +169,7 @@ def _without_times(value: object) -> object:
     return value
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not CHAPTERS, reason="no chapters")
 def test_killed_in_every_chapter_the_book_ends_the_same(runs: Path, tmp_path: Path) -> None:
     whole = start(runs)  # continues from what the other tests of this session made

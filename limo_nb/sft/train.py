@@ -158,7 +158,9 @@ def make_trainer(
     model, _ = load_model(job.model, dtype, attention_kernel(settings))
     model.config.use_cache = False
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # The name of transformers 5.23 and later, or the one before.
+        named = getattr(model, "activation_checkpointing_enable", None)
+        (named or model.gradient_checkpointing_enable)()
     pad = tokenizer.pad_token_id
     trainer = Trainer(
         model=model,
