@@ -13,8 +13,9 @@ import random
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -24,7 +25,14 @@ from datasets import Dataset
 
 from limo_nb import chains, evaluation, problems, selection
 from limo_nb.artifacts import Artifact, Run, write_json
-from limo_nb.generation import chat_prompt, load_tokenizer, model_digest, prompt_ids, resolve
+from limo_nb.generation import (
+    ALLOCATOR,
+    chat_prompt,
+    load_tokenizer,
+    model_digest,
+    prompt_ids,
+    resolve,
+)
 from limo_nb.profiles import FilterSettings, Profile, SftSettings
 from limo_nb.progress import progress
 from limo_nb.sft import fine_tune, fine_tune_here
@@ -297,7 +305,8 @@ def spread(
     """
     context = get_context("spawn")
     count = max(1, min(processes, len(jobs)))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
+    with _variables(ALLOCATOR), pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             with progress(len(jobs), "jobs", label) as bar:
@@ -308,6 +317,20 @@ def spread(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+@contextmanager
+def _variables(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

@@ -116,6 +116,21 @@ def _timed(engine: Engine, asked: list[tuple[str, Prompt]], folder: Path) -> dic
     return {"tokens_per_second": sum(answers["tokens"]) / seconds, "seconds": seconds}
 
 
+def load(stage: Artifact) -> dict[str, Dataset]:
+    """The tables of `measure` by name, with the items of all benchmarks as one sample.
+
+    A few items of each benchmark are asked. Drawn within their benchmark, as the
+    evaluation draws its many, three that are all right would seem to be certain.
+    """
+    return {path.stem: _pooled(path) for path in sorted(stage.path.glob("*.parquet"))}
+
+
+def _pooled(path: Path) -> Dataset:
+    table = Dataset.from_parquet(str(path), keep_in_memory=True)
+    rows = [{**row, "benchmark": "all"} for row in table]
+    return Dataset.from_list(rows, features=table.features)
+
+
 def cut(results: Dataset, limit: int) -> Dataset:
     """The same answers as they would have ended under a limit of `limit` new tokens.
 

@@ -43,6 +43,9 @@ Prompt = str | list[Message]  # raw text to continue, or a conversation to answe
 # about three times the rate (benchmarks/generation.py).
 SEGMENT = 32
 FEW_ROWS = 64  # not worth the seconds that worker processes need to start
+# For the environment of processes that compute on a CPU. Without it, glibc gives every
+# freed cache back to the kernel and faults it in again at the next token: half of the time.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 HASHED_BYTES = 2**28  # a local model up to this size is identified by its content
 
 
@@ -343,12 +346,7 @@ class Worker:
         path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
         environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        # Without these, glibc gives every freed cache back to the kernel and faults it in
-        # again at the next token: half of the time.
-        environment |= {
-            "MALLOC_MMAP_THRESHOLD_": str(2**30),
-            "MALLOC_TRIM_THRESHOLD_": str(2**34),
-        }
+        environment |= ALLOCATOR
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from limo_nb.generation import serve; serve()",
              name, dtype, device],

@@ -21,7 +21,7 @@ import torch
 from datasets import Dataset
 
 from limo_nb.artifacts import write_atomic
-from limo_nb.generation import load_tokenizer, model_digest
+from limo_nb.generation import ALLOCATOR, load_tokenizer, model_digest
 from limo_nb.profiles import SftSettings
 from limo_nb.progress import LiveLine
 from limo_nb.sft.encoding import encode
@@ -152,7 +152,7 @@ def _launch(folders: list[Path], waiting: Sequence[Any], settings: SftSettings) 
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **extra, "PYTHONPATH": path, "LIMO_NB_WATCH": "1"}
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    environment |= ALLOCATOR | {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     console = folders[0] / "console.log"
     started, line = time.monotonic(), LiveLine()
     # `python -m` and not the `deepspeed` script: the environment's folder of scripts
