@@ -13,7 +13,13 @@ from typing import Any
 from datasets import Dataset
 
 from limo_nb.artifacts import Artifact, Run, write_json
-from limo_nb.evaluation import Estimate, benchmark_items, difference, grade_answers
+from limo_nb.evaluation import (
+    Estimate,
+    benchmark_items,
+    difference,
+    grade_answers,
+    majority_vote,
+)
 from limo_nb.generation import Engine, Prompt, chat_prompt, complete, model_digest, open_engine
 from limo_nb.profiles import EngineSettings, EvaluationSettings, Profile, Sampling
 
@@ -146,6 +152,31 @@ def cut(results: Dataset, limit: int) -> Dataset:
                 "finished": False, "tokens": limit}  # fmt: skip
 
     return Dataset.from_list([ended(row) for row in results], features=results.features)
+
+
+def voted(results: Dataset, votes: int) -> Dataset:
+    """Majority votes among `votes` samples of each item: a row per item and first voter.
+
+    The voters are every run of `votes` neighbouring samples, the last followed by the
+    first, so that an estimate does not hang on the order in which samples were drawn;
+    the rows of an item are its `sample`s.
+    """
+    own: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(results, key=lambda row: row["sample"]):
+        own.setdefault(row["id"], []).append(row)
+    ballots = [
+        {**rows[(first + place) % len(rows)], "id": f"{first} {name}", "sample": place}
+        for name, rows in own.items()
+        for first in range(len(rows))
+        for place in range(votes)
+    ]
+    winners = majority_vote(Dataset.from_list(ballots, features=results.features), votes)
+    return winners.map(_by_item, features=results.features)
+
+
+def _by_item(row: dict[str, Any]) -> dict[str, Any]:
+    first, _, name = row["id"].partition(" ")
+    return {"id": name, "sample": int(first)}
 
 
 def compared(results: Dataset, others: Dataset) -> tuple[str, Estimate]:

@@ -102,3 +102,48 @@ def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
     html = report.tokens_html(Letters(), row)
     assert "&lt;" in html and "<a" not in html and "↵" in html
     assert html.count(report.LEARNT) == 2 and html.count(report.CONTEXT) == 1
+
+
+def samples(answers: str, item: str) -> list[dict]:
+    """Rows of RESULTS: one sample a letter, "a" is right, "-" is no answer."""
+    return [
+        {"benchmark": "b", "in_domain": True, "level": 1, "id": item, "sample": place,
+         "correct": letter == "a", "answer": None if letter == "-" else letter,
+         "reason": "", "text": "", "tokens": 1, "finished": True}
+        for place, letter in enumerate(answers)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answers", "votes", "right"),
+    [
+        ("aab", 1, [True, True, False]),  # one voter: the sample itself
+        ("aab", 3, [True, True, True]),
+        ("abc", 2, [True, False, False]),  # ties go to the first voter
+        ("a--", 2, [True, False, True]),  # samples without an answer do not vote
+        ("bba", 3, [False, False, False]),
+    ],
+)
+def test_votes_are_taken_from_every_run_of_neighbours(answers, votes, right) -> None:
+    table = Dataset.from_list(samples(answers, "x y"), features=evaluation.RESULTS)
+    winners = decoding.voted(table, votes)
+    assert list(winners["correct"]) == right
+    assert list(winners["sample"]) == [0, 1, 2] and set(winners["id"]) == {"x y"}
+
+
+def test_one_voter_has_the_accuracy_of_a_sample() -> None:
+    rows = samples("aabc", "1") + samples("cbba", "2") + samples("aaaa", "3")
+    table = Dataset.from_list(rows, features=evaluation.RESULTS)
+    one, single = (evaluation.accuracy([t]) for t in (decoding.voted(table, 1), table))
+    assert one == single
+
+
+def test_loaded_tables_are_one_sample_of_items(tmp_path) -> None:
+    rows = samples("a", "1") + [{**row, "benchmark": "c"} for row in samples("b", "2")]
+    table = Dataset.from_list(rows, features=evaluation.RESULTS)
+    table.to_parquet(str(tmp_path / "greedy.parquet"))
+    loaded = decoding.load(Artifact(tmp_path, {}))
+    assert set(loaded) == {"greedy"} and set(loaded["greedy"]["benchmark"]) == {"all"}
+    # Drawn within its benchmark, a single item would be certain.
+    estimate = evaluation.accuracy([loaded["greedy"]])
+    assert estimate.value == 0.5 and estimate.low < 0.2 and estimate.high > 0.8
