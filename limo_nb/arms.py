@@ -30,12 +30,13 @@ from limo_nb.generation import (
     chat_prompt,
     load_tokenizer,
     model_digest,
+    plain_ids,
     prompt_ids,
     resolve,
 )
-from limo_nb.profiles import Profile, SftSettings
+from limo_nb.profiles import Profile, Sampling, SftSettings
 from limo_nb.progress import progress
-from limo_nb.sft import Task, fine_tune_here, fine_tune_many
+from limo_nb.sft import Task, epochs, fine_tune_here, fine_tune_many
 from limo_nb.sft.encoding import closing_ids
 
 
@@ -72,25 +73,60 @@ def training_sets(run: Run) -> Artifact:
 
     `random` has as many rows as `limo`: questions drawn from the clean pool without any
     filter, each with the first correct chain of the same teacher. `bulk` has
-    `sft.bulk_factor` times as many, with the pool's own short solutions.
+    `sft.bulk_factor` times as many, with the pool's own short solutions. With
+    `sft.held_out`, held-out.parquet has the questions that choose among epochs, which are
+    in no set.
     """
     profile, pool, rows = run.profile, run.load("pool"), run.load("rows")
+    selected = [run.load("questions")] if profile.sft.held_out else []
 
     def make(folder: Path) -> None:
         limo = table(rows / "limo.parquet").select_columns(list(ROW_COLUMNS))
         limo.to_parquet(folder / "limo.parquet")
-        random_rows(profile, table(pool / "pool.parquet"), len(limo), folder)
-        bulk_rows(profile, profile.sft.bulk_factor * len(limo)).to_parquet(
+        kept: list[dict] = []
+        for stage in selected:
+            kept = held_out(profile, table(stage / "questions.parquet"), limo)
+            Dataset.from_list(kept).to_parquet(folder / "held-out.parquet")
+        free = _without(table(pool / "pool.parquet"), kept)
+        random_rows(profile, free, len(limo), folder)
+        bulk_rows(profile, profile.sft.bulk_factor * len(limo), kept).to_parquet(
             folder / "bulk.parquet"
         )
 
     return run.make(
-        "models/sets", make, inputs=[pool, rows],
+        "models/sets", make, inputs=[pool, rows, *selected],
         params={
             "factor": profile.sft.bulk_factor, "pool": profile.pool, "chains": profile.chains,
             "teachers": {name: model_digest(name) for name in profile.teachers},
+            "held_out": profile.sft.held_out,
         },
     )  # fmt: skip
+
+
+def held_out(profile: Profile, questions: Dataset, limo: Dataset) -> list[dict]:
+    """The share `sft.held_out` of the selected `questions`, drawn from those not in `limo`.
+
+    These passed both filters and got no place among the best chains. Raises ValueError
+    where too few are left.
+    """
+    share, taken = profile.sft.held_out, set(limo["question_id"])
+    free = [row for row in questions if row["id"] not in taken]
+    count = max(1, round(share * len(questions)))
+    if len(free) < count:
+        raise ValueError(
+            f"sft.held_out={share} takes {count} of {len(questions)} selected questions, and "
+            f"{len(free)} are in no training row: lower it, or raise chains.questions"
+        )
+    drawn = random.Random(profile.pool.seed + 2).sample(free, count)
+    names = ("id", "question", "answer", "level")
+    return [{name: row[name] for name in names} for row in drawn]
+
+
+def _without(rows: Dataset, unwanted: Sequence[Mapping]) -> Dataset:
+    """`rows` whose question is none of the `unwanted`, whatever its id and its spaces."""
+    gone = {problems.normalise(row["question"]) for row in unwanted}
+    questions = enumerate(rows["question"])
+    return rows.select([n for n, text in questions if problems.normalise(text) not in gone])
 
 
 def random_rows(profile: Profile, pool: Dataset, count: int, folder: Path) -> None:
@@ -123,13 +159,18 @@ def sampled_chains(profile: Profile, asked: Dataset, folder: Path, name: str) ->
     return chains.collect(asked, chains.from_teachers(profile.teachers, solve, folder / name))
 
 
-def bulk_rows(profile: Profile, count: int) -> Dataset:
-    """`count` ordinary rows: the pool's source, cleaned as in chapter 3, short solutions."""
+def bulk_rows(profile: Profile, count: int, unwanted: Sequence[Mapping] = ()) -> Dataset:
+    """`count` ordinary rows: the pool's source, cleaned as in chapter 3, short solutions.
+
+    Without the questions of `unwanted`.
+    """
     settings = profile.pool.model_copy(
         update={"size": count + count // 8 + 8, "seed": profile.pool.seed + 1000}
     )
     avoid = benchmarks.to_avoid(profile.evaluation)
-    pool = problems.sieve(problems.load_pool(settings), avoid, settings).kept
+    pool = _without(
+        problems.sieve(problems.load_pool(settings), avoid, settings).kept, unwanted
+    )
     rows = [
         {**row, "question_id": row["id"]} for row in pool.select(range(min(count, len(pool))))
     ]
@@ -158,7 +199,8 @@ def at_equal_steps(settings: SftSettings, rows: int, steps: int) -> SftSettings:
 def train(run: Run, arm: str) -> Artifact:
     """Stage `models/<arm>`: a headline model per seed, trained by one start of DeepSpeed.
 
-    Each is in a folder of its own, see `trained`.
+    Each is in a folder of its own, see `trained`. With `sft.held_out` its model is that of
+    the epoch that answers the most held-out questions.
     """
     spec, profile, sets = HEADLINE[arm], run.profile, run.load("models/sets")
     rows, settings = table(sets / f"{spec.rows}.parquet"), profile.sft
@@ -170,6 +212,10 @@ def train(run: Run, arm: str) -> Artifact:
     def make(folder: Path) -> None:
         tasks = [Task(rows, backbone, seed, folder / f"seed-{seed}") for seed in settings.seeds]
         fine_tune_many(tasks, settings, profile.system_prompt)
+        if settings.held_out and settings.epochs > 1:
+            items = table(sets / "held-out.parquet")
+            for task in tasks:
+                choose_epoch(profile, task.folder, items)
 
     return run.make(
         f"models/{arm}", make, inputs=[sets],
@@ -178,6 +224,21 @@ def train(run: Run, arm: str) -> Artifact:
             "system_prompt": profile.system_prompt,
         },
     )  # fmt: skip
+
+
+def choose_epoch(profile: Profile, folder: Path, questions: Dataset) -> dict[str, Any]:
+    """See `epochs.choose`: by greedy answers to `questions` (id, question, answer, level)."""
+    facts = [{**row, "benchmark": "held out", "in_domain": True} for row in questions]
+    items, limit = Dataset.from_list(facts), profile.evaluation.sampling.max_new_tokens
+    greedy = Sampling(max_new_tokens=limit)
+
+    def right(model: Path) -> int:
+        results = evaluation.evaluate(
+            str(model), items, greedy, profile.engine, profile.system_prompt, folder / "epochs"
+        )
+        return sum(verdict is True for verdict in results["correct"])
+
+    return epochs.choose(folder, right, len(items))
 
 
 def trained(run: Run, arm: str, seed: int) -> Path:
@@ -373,7 +434,11 @@ def _end_with_parent() -> None:
 
 # --------------------------------------------------------------------------- ablations
 BANDS = {"easy": (1, 2), "medium": (3, 5), "hard": (6, 8)}  # levels of the questions
-ABLATION_PAIRS = (("quality-L5", "quality-L1"), ("questions-hard", "questions-easy"))
+MATCHED = {"matched-poor": 1, "matched-rich": 2}  # arms -> bands of `matched_levels`
+ABLATION_PAIRS = (
+    ("quality-L5", "quality-L1"), ("matched-rich", "matched-poor"),
+    ("questions-hard", "questions-easy"),
+)  # fmt: skip
 
 
 def ablation_sets(run: Run) -> Artifact:
@@ -381,6 +446,8 @@ def ablation_sets(run: Run) -> Artifact:
 
     quality-L1..L5: the same questions with their worst to best correct chain; where no
     question has five chains, bands over all chains (levels.json says which).
+    matched-poor/rich: two chains a question of equal length, with the poorest and the
+    richest habits; absent where no question has two such chains.
     questions-easy/medium/hard: questions by level, best chain each.
     rows-N: N of the chosen rows at random, each set within the next larger one.
     bulk-tokens: bulk rows with as many tokens as the chosen rows have over all epochs.
@@ -394,6 +461,7 @@ def ablation_sets(run: Run) -> Artifact:
         banded, within = quality_bands(table(found / "chains.parquet"))
         write_json(folder / "levels.json", {"within": within})
         names = {f"quality-L{band}": _band(banded, band, limit) for band in range(1, 6)}
+        names |= _matched(table(found / "chains.parquet"), limit)
         names |= _by_level(profile, table(pool / "pool.parquet"), limit, folder)
         limo = table(rows / "limo.parquet")
         for size in profile.ablations.sizes:
@@ -425,6 +493,15 @@ def quality_bands(found: Dataset) -> tuple[Dataset, str]:
     counts = Counter(found["question_id"])
     within = "question" if max(counts.values()) >= 5 else "pool"
     return chains.levels(found, within=within), within
+
+
+def _matched(found: Dataset, limit: int) -> dict[str, list[dict]]:
+    """The arms of equal length; none where no question has two chains equally long."""
+    try:
+        banded = chains.matched_levels(found)
+    except ValueError:
+        return {}
+    return {name: _band(banded, band, limit) for name, band in MATCHED.items()}
 
 
 def _band(banded: Dataset, band: int, limit: int) -> list[dict]:
@@ -469,7 +546,7 @@ def row_tokens(profile: Profile, rows: Iterable[dict]) -> list[int]:
     closing = len(closing_ids(tokenizer))
     return [
         len(prompt_ids(tokenizer, chat_prompt(row["question"], profile.system_prompt)))
-        + len(tokenizer(row["solution"])["input_ids"])
+        + len(plain_ids(tokenizer, row["solution"]))
         + closing
         for row in rows
     ]
@@ -486,7 +563,9 @@ def run_ablations(run: Run) -> Artifact:
 
     def make(folder: Path) -> None:
         benchmarks.benchmark_items(profile.evaluation).to_parquet(folder / "items.parquet")
-        precise = profile.sft.model_copy(update={"dtype": profile.ablations.dtype})
+        # The small arms differ in their rows alone: no epoch is chosen.
+        plain = {"dtype": profile.ablations.dtype, "keep_epochs": False, "held_out": 0.0}
+        precise = profile.sft.model_copy(update=plain)
         limo = len(table(rows / "limo.parquet"))
         settings = {arm: _arm_settings(precise, arm, size, limo) for arm, size in sizes.items()}
         jobs = [
@@ -517,7 +596,8 @@ def run_ablations(run: Run) -> Artifact:
             },
         )  # fmt: skip
         write_json(folder / "table.json", evaluation.table(results))
-        write_json(folder / "differences.json", paired(results, ABLATION_PAIRS))
+        pairs = [pair for pair in ABLATION_PAIRS if set(pair) <= set(results)]
+        write_json(folder / "differences.json", paired(results, pairs))
 
     return run.make(
         "ablations", make, inputs=[sets, rows],

@@ -152,6 +152,9 @@ def merged(chapter: Chapter, executed: Path, profile: str) -> NotebookNode:
             for output in done.outputs
             if not {WIDGET, PROGRESS} & set(output.get("data", {}))
         )
+        for output in cell.outputs:
+            if output.output_type == "stream":  # the reader's clone lies elsewhere
+                output.text = output.text.replace(f"{chapter.path.parents[1]}/", "")
         cell.source = FOR_TOOLS.sub("", cell.source)
         cell.execution_count = done.execution_count
         if "parameters" in cell.metadata.get("tags", []):

@@ -72,7 +72,7 @@ def squares(folder):
 pool = run.make("pool", squares, params={"size": run.profile.pool.size})
 total = len(pool.json("squares.json"))
 glue("first_total", total, display=False)
-print("squares:", total)
+print("squares:", total, "in", pool.path)
 ```
 """
 SECOND = """\

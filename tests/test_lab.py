@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,14 +136,19 @@ def test_benchmarks_are_ten_distinct_and_stable():
 # The reasoner started from the foundation's pretraining, which is read with it.
 @pytest.mark.parametrize("name", ["weak", "reasoner", pytest.param("poor", marks=SLOW)])
 def test_no_problem_that_a_model_was_trained_on_is_in_a_benchmark(name):
-    """Every page of the model's training is drawn again from its seed and its log."""
-    tested = {problem.key for _, problem in lab.benchmark_problems(40)}
+    """Every page of the model's training is drawn again from its seed and its log.
+
+    Nor does a test problem open a longer training problem: their solutions would begin alike.
+    """
+    tested = [problem for _, problem in lab.benchmark_problems(40)]
+    keys, openings = {p.key for p in tested}, {p.opening for p in tested}
     questions = {row["question"] for row in lab.benchmarks(40)}
     count = 0
     for _, problem in reading.problems_read(name):
         count += 1
         assert problem.split == "train"
-        assert problem.key not in tested and problem.question not in questions
+        assert problem.key not in keys and problem.question not in questions
+        assert problem.opening not in openings
     assert count > 8000
 
 
@@ -163,10 +169,37 @@ def test_replayed_pages_are_those_of_training():
 def test_split_ignores_the_wording():
     rng = random.Random(3)
     problem = world.dial(rng, 4)
-    reworded = world.LabProblem("dial", "other words", problem.steps, problem.key)
+    reworded = replace(problem, question="other words")
     assert reworded.split == problem.split
     shares = [world.purse(rng, 5).split == "test" for _ in range(2000)]
     assert 0.09 < sum(shares) / 2000 < 0.16
+
+
+@pytest.mark.parametrize("family", world.FAMILIES)
+def test_a_problem_and_its_longer_continuation_are_in_one_split(family):
+    """Among many problems, all with the same start and first two steps are on one side."""
+    rng = random.Random(5)
+    drawn = [world.FAMILIES[family](rng, rng.randint(2, 8)) for _ in range(4000)]
+    sides: dict[tuple, set] = {}
+    for problem in drawn:
+        begins = tuple(step.line() for step in problem.steps[:2])
+        sides.setdefault(begins, set()).add(problem.split)
+    assert sum(len(side) for side in sides.values()) == len(sides) < len(drawn)
+
+
+def test_following_is_the_only_way_to_the_end_of_the_roads():
+    """A road leaves every place, also the last: none stands out by having no road."""
+    rng = random.Random(6)
+    for count in (1, 5, 8):
+        problem = world.arrows(rng, count)
+        listed = problem.question.removeprefix("The roads go ").partition(".")[0]
+        roads = [tuple(road.split(" to ")) for road in listed.split(", ")]
+        places = {place for road in roads for place in road}
+        assert {a for a, _ in roads} == places and len(roads) == len(places)
+        here = problem.steps[0].work.removesuffix(" to")
+        for _ in range(count):
+            here = dict(roads)[here]
+        assert here == problem.answer
 
 
 def test_draw_names_what_cannot_be_found():
@@ -285,6 +318,44 @@ def test_the_first_minute_of_the_recipe_learns_and_resumes(tmp_path, tokenizer):
     rest = _first_losses(tmp_path / "parts", 100_000, tokenizer)
     assert len(rest) < len(whole)
     assert first + rest == pytest.approx(whole, abs=0.02)
+
+
+class _Killed(Exception):
+    """Stands for the end of the process between two chunks."""
+
+
+@SLOW
+def test_a_killed_pretraining_goes_on_to_the_same_weights_and_log(tmp_path):
+    """Killed in each phase: no chunk is missing from the log, and none is there twice."""
+    recipe = pretrain.recipes()["weak"]
+    short = {"batch_tokens": 4096, "tokens": 60_000}
+    recipe = replace(
+        recipe, pretrain=replace(recipe.pretrain, **short), tune=replace(recipe.tune, **short)
+    )
+    left = {"pretrain": 2, "tune": 1}
+
+    def note(row):
+        left[row["phase"]] -= 1
+        if left[row["phase"]] == 0:
+            raise _Killed
+
+    def build(work, log):
+        return pretrain.build("weak", work, log, recipe, compiled=False)
+
+    for phase in left:
+        with pytest.raises(_Killed):
+            build(tmp_path / "killed", note)
+        assert left[phase] == 0
+    models = [build(tmp_path / "killed", note), build(tmp_path / "whole", lambda row: None)]
+    logs = [
+        [
+            {**json.loads(line), "tokens_per_second": 0}
+            for line in (model.parent / "log.jsonl").open()
+        ]
+        for model in models
+    ]
+    assert logs[0] == logs[1] and len(logs[0]) > 4
+    assert lab.digest(models[0]) == lab.digest(models[1])
 
 
 def test_shipped_weights_have_their_recorded_digests():

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from limo_nb import artifacts, lab
 from limo_nb.lab import texts
-from limo_nb.lab.tokenizer import train_tokenizer
+from limo_nb.lab.tokenizer import SPLIT, train_tokenizer
 from limo_nb.lab.world import FAMILIES, MAX_STEPS, LabProblem, draw
 
 IGNORED = -100  # label of a token without loss
@@ -109,7 +109,7 @@ def pages(rng: random.Random, phase: Phase, max_steps: int) -> list[tuple[str, P
     ]
 
 
-def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
+def make_tokenizer(seed: int = 0, split: str = SPLIT) -> PreTrainedTokenizerFast:
     """The tokenizer that all lab models share, learnt from every kind of page."""
     rng = random.Random(seed)
     kinds = ("worked", "terse", "facts", "worked_chat", "drill")
@@ -121,7 +121,7 @@ def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
         for marker in markers:
             text = text.replace(marker, "\n")
         sample.append(text)
-    return train_tokenizer(sample)
+    return train_tokenizer(sample, split)
 
 
 def chunk_rng(seed: int, index: int) -> random.Random:
@@ -286,12 +286,19 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCau
     return Qwen2ForCausalLM(config)
 
 
-def build(name: str, work: Path, log: Callable[[dict], None]) -> Path:
+def build(
+    name: str,
+    work: Path,
+    log: Callable[[dict], None],
+    recipe: Recipe | None = None,
+    compiled: bool = True,
+) -> Path:
     """Run both phases of recipe `name` under `work`; return the folder of the model.
 
-    Work that was finished before, by this recipe or the one it starts from, is reused.
+    Work that was finished before, by this recipe or the one it starts from, is reused; a
+    phase that was killed goes on from its last state. `recipe` and `compiled` are for tests.
     """
-    recipe = recipes()[name]
+    recipe = recipe or recipes()[name]
     out = work / name / "model"
     if (out / "model.safetensors").exists():
         return out
@@ -299,13 +306,20 @@ def build(name: str, work: Path, log: Callable[[dict], None]) -> Path:
     tokenizer = make_tokenizer()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(recipe, tokenizer).to(device)
-    journal = (work / name / "log.jsonl").open("a")
 
-    def note(row: dict, phase: str) -> None:
-        row = {"phase": phase, **row}
-        journal.write(json.dumps(row) + "\n")
-        journal.flush()
-        log(row)
+    def run(which: str, seed: int) -> None:
+        state_file, journal = work / name / f"{which}.pt", work / name / "log.jsonl"
+        _rewind(journal, which, state_file)
+        with journal.open("a") as lines:
+
+            def note(row: dict) -> None:
+                row = {"phase": which, **row}
+                lines.write(json.dumps(row) + "\n")
+                lines.flush()
+                log(row)
+
+            phase = getattr(recipe, which)
+            train_phase(model, tokenizer, phase, seed, state_file, note, compiled=compiled)
 
     if recipe.start_from:
         source = work / recipe.start_from / "pretrain.pt"
@@ -318,18 +332,32 @@ def build(name: str, work: Path, log: Callable[[dict], None]) -> Path:
             torch.load(source, weights_only=True, map_location=device)["model"]
         )
     else:
-        train_phase(
-            model, tokenizer, recipe.pretrain, recipe.seed, work / name / "pretrain.pt",
-            lambda row: note(row, "pretrain"),
-        )  # fmt: skip
-    train_phase(
-        model, tokenizer, recipe.tune, recipe.seed + 1, work / name / "tune.pt",
-        lambda row: note(row, "tune"),
-    )  # fmt: skip
-    journal.close()
+        run("pretrain", recipe.seed)
+    run("tune", recipe.seed + 1)
     model.to("cpu", torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
+
+
+def _rewind(journal: Path, which: str, state_file: Path) -> None:
+    """Drop the rows of a phase that its last state does not know: they come again.
+
+    One row is one chunk of pages; a repeated row would shift all that follow when the
+    pages are drawn again (`limo_nb.lab.reading`).
+    """
+    known = 0
+    if state_file.exists():
+        known = torch.load(state_file, weights_only=True, map_location="cpu")["tokens"]
+    lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # half a line, written when it was killed
+            continue
+        if row["phase"] != which or row["tokens"] <= known:
+            kept.append(line)
+    artifacts.write_atomic(journal, "".join(kept))
 
 
 def as_dict(name: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What the lab's models have read: their training pages, drawn again (chapters 1 and 8).
+"""What the lab's models have read: their training pages, drawn again (chapter 1).
 
 Pages are drawn from seeds, and the shipped logs say how far difficulty had been raised at
-every chunk; so all problems that a model was trained on can be listed, and compared with
-those it is tested on.
+every chunk; so all problems that a model was trained on can be listed, and a test compares
+them with those it is tested on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from limo_nb import lab
 from limo_nb.lab.pretrain import Phase, chunk_rng, pages, recipes
 from limo_nb.lab.world import LabProblem
-
-WORKED = ("worked", "worked_chat")  # kinds of pages that hold a solution step by step
 
 
 def problems_read(name: str) -> Iterator[tuple[str, LabProblem]]:
@@ -41,26 +39,3 @@ def _drawn(name: str, which: str) -> Iterator[tuple[str, LabProblem]]:
         for kind, (problem, _) in pages(chunk_rng(seed, index), phase, row["max_steps"]):
             if problem is not None:
                 yield kind, problem
-
-
-def openings(items: int, name: str = "foundation") -> dict[str, int]:
-    """How many of a family's `items` test problems have a solution that was read as a part.
-
-    A test problem is never on a page. But its steps may be the first steps of a longer
-    problem that is: the same start, the same operations, more of them. Counted are the
-    families where that occurs on pages with worked solutions.
-    """
-    wanted = {
-        (problem.family, tuple(step.line() for step in problem.steps)): identifier
-        for identifier, problem in lab.benchmark_problems(items)
-    }
-    found = set()
-    for kind, problem in problems_read(name):
-        if kind in WORKED:
-            lines = tuple(step.line() for step in problem.steps)
-            for count in range(lab.HARD[0], len(lines) + 1):
-                identifier = wanted.get((problem.family, lines[:count]))
-                if identifier:
-                    found.add((problem.family, identifier))
-    families = [family for family, _ in found]
-    return {family: families.count(family) for family in sorted(set(families))}

@@ -32,13 +32,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of 512 tokens, learnt from `texts`."""
+def train_tokenizer(texts: Iterable[str], split: str = SPLIT) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of 512 tokens, learnt from `texts` cut by the rule `split`."""
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -62,6 +62,7 @@ class LabProblem:
     question: str
     steps: tuple[Step, ...]
     key: str = field(repr=False)  # the problem without its wording
+    opening: str = field(repr=False)  # its start and first two steps, without wording
 
     @property
     def answer(self) -> str:
@@ -74,8 +75,11 @@ class LabProblem:
 
     @property
     def split(self) -> str:
-        """``train`` or ``test``, decided by a hash of the problem without its wording."""
-        digest = hashlib.blake2b(self.key.encode(), digest_size=4).digest()
+        """``train`` or ``test``, decided by a hash of how the problem opens.
+
+        So no problem of one split is a part of a longer problem of the other.
+        """
+        digest = hashlib.blake2b(self.opening.encode(), digest_size=4).digest()
         return "test" if digest[0] < 32 else "train"
 
 
@@ -86,9 +90,11 @@ def _chain(rng, family, start, openings, asks, count, operate, joiner="="):
         told, work, value = operate(rng, state)
         steps.append(Step(f"{number})", told, work, value, joiner))
         state = value
-    listed = ", ".join(f"{step.label} {step.told}" for step in steps)
+    told = [f"{step.label} {step.told}" for step in steps]
+    listed = ", ".join(told)
     question = f"{rng.choice(openings).format(start)} {listed}. {rng.choice(asks)}"
-    return LabProblem(family, question, tuple(steps), f"{family}|{start}|{listed}")
+    key, opening = f"{family}|{start}|{listed}", f"{family}|{start}|{', '.join(told[:2])}"
+    return LabProblem(family, question, tuple(steps), key, opening)
 
 
 def dial(rng: random.Random, count: int) -> LabProblem:
@@ -176,7 +182,8 @@ def recurrence(rng: random.Random, count: int) -> LabProblem:
         )
     )
     question = f"A list starts with {stated}: {rule}. What is x{count + 3}?"
-    return LabProblem("recurrence", question, tuple(steps), f"recurrence|{stated}|{count}")
+    opening = f"recurrence|{stated}"  # all further terms follow from these
+    return LabProblem("recurrence", question, tuple(steps), f"{opening}|{count}", opening)
 
 
 def swaps(rng: random.Random, count: int) -> LabProblem:
@@ -197,17 +204,23 @@ def swaps(rng: random.Random, count: int) -> LabProblem:
 
 
 def arrows(rng: random.Random, count: int) -> LabProblem:
-    """Roads between places, told out of order: follow them."""
-    places = rng.sample(LETTERS, len(LETTERS))[: count + 1]
-    roads = list(zip(places, places[1:], strict=False))
+    """Roads between places, told out of order: follow them.
+
+    A road leaves every place, the last one too, so that only following finds the end.
+    """
+    places = rng.sample(LETTERS, len(LETTERS))[: count + 2]
+    roads = list(zip(places[:-1], places[1:-1], strict=False))
     steps = tuple(
         Step(f"{number})", "", f"{a} to", b, " ") for number, (a, b) in enumerate(roads, 1)
     )
+    for place in places[-2:]:
+        roads.append((place, rng.choice([other for other in places if other != place])))
     shuffled = rng.sample(roads, len(roads))
     listed = ", ".join(f"{a} to {b}" for a, b in shuffled)
     ask = rng.choice(("Where do you end?", "Which place is the end?"))
     question = f"The roads go {listed}. You start at {places[0]} and take {count}. {ask}"
-    return LabProblem("arrows", question, steps, f"arrows|{places[0]}|{listed}")
+    opening = f"arrows|{' '.join(places[: min(count, 2) + 1])}"
+    return LabProblem("arrows", question, steps, f"arrows|{places[0]}|{listed}", opening)
 
 
 def substitution(rng: random.Random, count: int) -> LabProblem:
@@ -225,7 +238,8 @@ def substitution(rng: random.Random, count: int) -> LabProblem:
         steps.append(Step(f"{names[index]}=", told, work, str(value)))
     opening = rng.choice(("Keep the last digit only:", "With last digits only let"))
     question = f"{opening} {', '.join(listed)}. What is {names[count]}?"
-    return LabProblem("substitution", question, tuple(steps), f"substitution|{listed}")
+    key, opening = f"substitution|{listed}", f"substitution|{listed[:3]}"
+    return LabProblem("substitution", question, tuple(steps), key, opening)
 
 
 def queue(rng: random.Random, count: int) -> LabProblem:
