@@ -181,6 +181,11 @@ REWRITES: tuple[tuple[re.Pattern, str], ...] = tuple(
         (rf"\\(?:{FONTS})(?![a-zA-Z])\s*", ""),
         (r"\s*\\(?:blacksquare|qed)(?![a-zA-Z])", ""),
         (r"^\s*\\text\s*\{\s*(\d[\d.,/]*)\s+([A-Za-z][A-Za-z ]*)\}\s*$", r"\1\\text{\2}"),
+        (
+            r"^\s*(?:\\text\s*\{\s*)?(?:the set of )?all real(?: number)?s\.?\s*\}?\s*$"
+            r"|^\s*(?:全体|任意|一切)?实数集?\s*$",
+            r"\\mathbb{R}",
+        ),
         (r"\\varnothing(?![a-zA-Z])|^\s*\\\{\s*\\\}\s*$", r"\\emptyset "),
         (r"\+/-|(?:^|(?<=[=,(]))\s*\+-", r"\\pm "),
         (r"(?<=\d)\s*x\s*(?=10\^)", r"\\times "),
@@ -188,7 +193,7 @@ REWRITES: tuple[tuple[re.Pattern, str], ...] = tuple(
         (r"\\[()\[\]](?!\d*(?:pt|em|ex|mm)\])|(?<!\\)\$", " "),
         (r"\\\\\[\d*(?:pt|em|ex|mm)\]", r"\\\\"),
         (
-            r"\\\$|[€£¥]|\\(?:left|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|mathstrut|limits)"
+            r"\\\$|[€£¥]|\\(?:left|middle|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|mathstrut|limits)"
             r"(?![a-zA-Z])",
             "",
         ),
@@ -208,6 +213,7 @@ REWRITES: tuple[tuple[re.Pattern, str], ...] = tuple(
         (r"\\leq(?:slant)?(?![a-zA-Z])|<=|=<", r"\\le "),
         (r"\\geq(?:slant)?(?![a-zA-Z])|>=", r"\\ge "),
         (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+        (r"\\backslash(?![a-zA-Z])", r"\\setminus "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\*\*", "^"),

@@ -1,8 +1,11 @@
 """The benchmarks: what is known of them, and their items (chapters 3, 8; paper, section 4).
 
-A benchmark's file is looked for in `LIMO_NB_DATA`/benchmarks and fetched otherwise. What
-cannot be known without the network, a revision or a digest, is recorded in a lock file at
-the first fetch and checked from then on.
+A benchmark's file is looked for in `LIMO_NB_DATA`/benchmarks and fetched otherwise: with
+`datasets` from the Hub, with pooch from an address. The file itself is fetched and not
+`load_dataset`'s table, which gives a column one type where references have several, and
+has no lines to name. What was fetched is kept in `runs/benchmarks`. What cannot be known
+without the network, a revision or a digest, is recorded in a lock file at the first fetch
+and checked from then on.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +28,7 @@ import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from limo_nb import lab
-from limo_nb.artifacts import runs_root, write_atomic, write_json
+from limo_nb.artifacts import runs_root, write_json
 from limo_nb.profiles import EvaluationSettings
 from limo_nb.rows import records
 from limo_nb.sources import COLUMNS, data_root, level_of, plain_answer
@@ -124,8 +128,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def kept(name: str) -> Path:
+    """Where the file of benchmark `name` is kept once it was fetched."""
+    return runs_root() / "benchmarks" / registry()[name]["file"]
+
+
 def _fetched(name: str, local: Path | None) -> Found:
-    wanted = local or f"LIMO_NB_DATA/benchmarks/{registry()[name]['file']}"
+    entry, file = locked().get(name), kept(name)
+    if entry and file.exists():
+        return Found(file, entry["source"], entry["revision"], sha256(file))
+    wanted = local or f"LIMO_NB_DATA/benchmarks/{file.name}"
     source = _facts()["_sources"][registry()[name]["source"]]
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         tried = ["not fetched: HF_HUB_OFFLINE is set"]
@@ -139,7 +151,7 @@ def _fetched(name: str, local: Path | None) -> Found:
     raise FileNotFoundError(
         f"benchmark {name!r} is not at {wanted}, and {source['title']} gave nothing "
         f"({'; '.join(tried)}): connect, or set LIMO_NB_DATA to a folder that has "
-        f"benchmarks/{registry()[name]['file']}"
+        f"benchmarks/{file.name}"
     )
 
 
@@ -147,35 +159,44 @@ def _attempts(name: str, source: Mapping[str, Any]) -> list[Callable[[], Found]]
     """Ways to fetch a benchmark, in order; each raises or returns."""
     file = registry()[name]["file"]
     if "hub" in source:
-        return [lambda: _from_hub(name, source["hub"], file)]
+        return [lambda: _from_hub(name, source["hub"])]
     urls = [url.format(file=file, stem=Path(file).stem) for url in source["urls"]]
     return [lambda url=url: _from_url(name, url) for url in urls]
 
 
-def _from_hub(name: str, repository: str, file: str) -> Found:
-    """A file of a Hub data set, at the locked revision if there is one."""
-    from huggingface_hub import hf_hub_download
+def _from_hub(name: str, repository: str) -> Found:
+    """A file of a Hub data set, at the locked revision if there is one.
 
-    revision = locked().get(name, {}).get("revision") or None
-    path = Path(hf_hub_download(repository, file, repo_type="dataset", revision=revision))
-    commit = path.parts[path.parts.index("snapshots") + 1]
-    return Found(path, f"hub:{repository}/{file}", commit, sha256(path))
+    A folder stands for a data set, as in `load_dataset`; it has no revision.
+    """
+    from datasets import DownloadManager
+    from huggingface_hub import dataset_info
+
+    file, root, commit = kept(name), repository, ""
+    if not Path(repository).is_dir():
+        commit = locked().get(name, {}).get("revision") or dataset_info(repository).sha
+        root = f"hf://datasets/{repository}@{commit}"
+    path = DownloadManager().download(f"{root}/{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    shutil.copyfile(path, partial)
+    partial.replace(file)
+    return Found(file, f"hub:{repository}/{file.name}", commit, sha256(file))
 
 
 def _from_url(name: str, url: str) -> Found:
-    """A file from a web server, kept in runs/benchmarks."""
-    import httpx
+    """A file from a web server, which must have the digest that is known of it, if any."""
+    import pooch
 
-    file = runs_root() / "benchmarks" / registry()[name]["file"]
-    if not file.exists():
-        reply = httpx.get(url, follow_redirects=True, timeout=60.0).raise_for_status()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, reply.content.decode("utf-8"))
-    found = Found(file, url, "", sha256(file))
-    if found.sha256 != registry()[name].get("sha256", found.sha256):
-        file.unlink()
-        raise ValueError(f"{url} is another file: sha256 {found.sha256}")
-    return found
+    file = kept(name)
+    known = registry()[name].get("sha256") or locked().get(name, {}).get("sha256")
+    file.unlink(missing_ok=True)  # one that no lock entry vouches for
+    pooch.get_logger().setLevel("WARNING")
+    pooch.retrieve(
+        url, f"sha256:{known}" if known else None, file.name, file.parent,
+        downloader=pooch.HTTPDownloader(timeout=60),
+    )  # fmt: skip
+    return Found(file, url, "", sha256(file))
 
 
 # ---------------------------------------------------------------- the lock file
@@ -209,7 +230,7 @@ def _check(name: str, found: Found) -> None:
         raise ValueError(
             f"{found.path} is not what was fetched first for {name!r}: sha256 "
             f"{found.sha256}, {lock_file()} has {recorded['sha256']} of {recorded['fetched']}. "
-            f"Delete that entry to accept the new file"
+            f"Delete that entry to accept the new file, or the file to fetch it again"
         )
     if not recorded and found.source != "local":
         whole = json.loads(lock_file().read_text()) if lock_file().exists() else {}

@@ -25,6 +25,20 @@ from limo_nb.quantities import (
     unit_name,
     without_unit,
 )
+from limo_nb.shapes import (
+    ASSIGNED,
+    NAME,
+    Interval,
+    brackets,
+    cells,
+    components,
+    is_told,
+    listed,
+    one_by_one,
+    region,
+    split,
+    values,
+)
 
 # ---------------------------------------------------------------- letters and text
 LETTER = re.compile(r"\(?([A-Z])\)?[.:]?")
@@ -188,6 +202,8 @@ def _as_number(reference: str, answer: str, tolerance: float) -> bool | None:
     if BASED.fullmatch(reference):
         return _in_base(reference, answer)
     one, other = number(reference), number(answer)
+    if not one and (other or _with_lone_unit(answer)):
+        one = _with_lone_unit(reference)
     if one and not other:
         other = _with_lone_unit(answer) or number(answer.replace(" and ", " "))
     if one and not other:
@@ -203,10 +219,10 @@ def _as_number(reference: str, answer: str, tolerance: float) -> bool | None:
     return None if "," in reference + answer else False
 
 
-def _with_lone_unit(answer: str) -> Number | None:
-    """5 s and 5m as numbers; beside a reference that is a number they are no products."""
-    lone = LONE_UNIT.search(answer)
-    found = number(answer[: lone.start()]) if lone else None
+def _with_lone_unit(text: str) -> Number | None:
+    """5 s and 5m as numbers: beside another number they are no products."""
+    lone = LONE_UNIT.search(text)
+    found = number(text[: lone.start()]) if lone else None
     return replace(found, unit=unit_name(lone[1] or lone[2])) if found else None
 
 
@@ -218,61 +234,7 @@ def _in_base(reference: str, answer: str) -> bool:
     return digits == wanted[1] and (not found or found[2] == wanted[2])
 
 
-# ---------------------------------------------------------------- names, lists, brackets
-NAME = (
-    r"(?:\\?[A-Za-z]+'*(?:_(?:\{[^{}=]*\}|\w))?'*(?:\([A-Za-z](?:,[A-Za-z])*\))?"
-    r"|\([A-Za-z](?:,[A-Za-z])+\)|\|[A-Z]{2}\||\\(?:angle|triangle)\s?[A-Z_{}\d ]+)"
-)
-ASSIGNED = re.compile(rf"(?:let |so )?(?P<name>{NAME})\s?(?:=|\\in(?![a-z])\s?)(?!=)")
-RELATION = re.compile(r"[=<>]|\\(?:[lgn]e|in)(?![a-z])")
-CURVE = {"y", "f(x)", "y(x)", "g(x)"}
-OPENING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}"}
-TOKEN = re.compile(
-    r"(?P<open>\\\{|[(\[{])|(?P<close>\\\}|[)\]}])"
-    r"|(?P<comma>(?:[,;]|\\(?:lor|land|vee|wedge)(?![a-z])"
-    r"|\\text\{,?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[和或])+)"
-    r"|(?P<cup>\\cup(?![a-z]))"
-)
-
-
-def values(reference: str, answer: str) -> tuple[str, str]:
-    """Both without a leading "x=" that only one has, or that both have alike."""
-    one, other = ASSIGNED.match(reference), ASSIGNED.match(answer)
-    if one and other and one["name"] != other["name"]:
-        if not {one["name"], other["name"]} <= CURVE:
-            return reference, answer
-    if bool(one) != bool(other) and RELATION.search(answer if one else reference):
-        return reference, answer
-    return reference[one.end() if one else 0 :], answer[other.end() if other else 0 :]
-
-
-def split(text: str, kind: str = "comma") -> list[str]:
-    """The parts of `text` between the commas (or unions) that no bracket encloses."""
-    parts, depth, start = [], 0, 0
-    for token in TOKEN.finditer(text):
-        depth += bool(token["open"]) - bool(token["close"])
-        if token[kind] and depth == 0:
-            parts.append(text[start : token.start()].strip())
-            start = token.end()
-    return [part for part in (*parts, text[start:].strip()) if part]
-
-
-def brackets(text: str) -> tuple[str, str]:
-    """(the two brackets around the whole, "" for none, what is inside)."""
-    tokens = [t for t in TOKEN.finditer(text) if t["open"] or t["close"]]
-    if not tokens or tokens[0].start() or tokens[-1].end() != len(text):
-        return "", text
-    depth = 0
-    for token in tokens[:-1]:
-        depth += 1 if token["open"] else -1
-        if depth <= 0:
-            return "", text
-    opening, end = tokens[0][0], tokens[-1][0]
-    shape = "{}" if opening in (r"\{", "{") else opening + end
-    known = shape in ("()", "[]", "(]", "[)", "{}") and tokens[-1]["close"]
-    return (shape, text[len(opening) : -len(end)]) if known else ("", text)
-
-
+# ---------------------------------------------------------------- lists
 def _elements(text: str) -> tuple[str, list[Fraction]] | None:
     """The brackets ("" for none, "{}" for a set) and numbers of a list of two or more."""
     shape, inner = brackets(text)
@@ -300,14 +262,14 @@ def ordered(shape: str, wanted: list, found_shape: str) -> bool | None:
     """Whether order counts between a reference and an answer in these brackets.
 
     None where they cannot be equal, such as (1,2] and [1,2]. Bare lists and sets have no
-    order. Square brackets hold an interval if two ascending things are in them; a bare
-    answer to those is taken as the list that a Python reference writes.
+    order. Square brackets hold an interval if two ascending things are in them, and then
+    an answer needs them too: who gives a list as reference gives no text (`grading`).
     """
     if shape in ("(]", "[)") or found_shape in ("(]", "[)"):
         return True if shape == found_shape else None
     interval = shape == "[]" and len(wanted) == 2 and not _descending(wanted)
     if shape == "[]":
-        if not interval or not found_shape:
+        if not interval:
             return False
         return True if found_shape == "[]" else None
     if shape == "()":
@@ -330,11 +292,6 @@ LITERAL = ('{"', '["')
 KEYED = re.compile(r"(?P<key>[^=:]{1,40}?)\s?(?:=|:|->)\s?(?P<value>.+)")
 CONDITION = re.compile(
     r"(?P<main>.*[^\s,(=<>])[\s,]*\((?P<rest>[^()]*(?:[<>]|\\[lgn]e )[^()]*)\)"
-)
-MATRIX = re.compile(
-    r"(?P<open>[(\[]?)\\begin\{(?P<kind>(?:[pb]|small)?matrix|array)\}(?:\{[^{}]*\})?"
-    r"(?P<cells>(?:(?!\\begin).)*)\\end\{(?P=kind)\}[)\]]?",
-    re.DOTALL,
 )
 
 
@@ -451,25 +408,59 @@ def _moved_back(difference: str) -> list[str]:
 
 
 def _as_matrix(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """Matrices cell by cell, whatever brackets they have."""
-    wanted, found = _cells(reference), _cells(re.sub(rf"^{NAME}=", "", answer))
+    """Matrices cell by cell, whatever brackets they have; vectors also as tuples."""
+    wanted, found = cells(reference), cells(answer)
+    if wanted and found:
+        if [len(row) for row in wanted] != [len(row) for row in found]:
+            return False, "another shape"
+        return _all(zip(sum(wanted, []), sum(found, []), strict=True), tolerance)
+    if not wanted and not found:
+        return None
+    one, other = components(reference), components(re.sub(rf"^{NAME}=", "", answer))
+    if not one or not other or brackets(reference)[0] == "[]":
+        return None  # square brackets of a reference hold a list or an interval
+    if len(one) != len(other):
+        return False, "another shape"
+    return _all(zip(one, other, strict=True), tolerance)
+
+
+def _as_region(reference: str, answer: str, tolerance: float) -> Finding | None:
+    """Sets of reals of which one is told in relations, by their intervals.
+
+    Where these do not match one by one, both may still be the same union.
+    """
+    if not (is_told(reference) or is_told(answer)):
+        return None
+    wanted, found = region(reference), region(answer)
+    for own, other in ((wanted, answer), (found, reference)):
+        if own and own.is_infinite and (_elements(other) or ("[]",))[0] in ("", "{}"):
+            return False, "an interval is no list"
     if not wanted or not found:
         return None
-    if [len(row) for row in wanted] != [len(row) for row in found]:
-        return False, "another shape"
-    return _all(zip(sum(wanted, []), sum(found, []), strict=True), tolerance)
-
-
-def _cells(text: str) -> list[list[str]] | None:
-    match = MATRIX.fullmatch(re.sub(rf"^{NAME}=", "", text))
-    if not match or (match["kind"] in ("array", "matrix", "smallmatrix") and not match["open"]):
+    if wanted.unknown and found.unknown and wanted.unknown != found.unknown:
         return None
-    rows = [row for row in match["cells"].split(r"\\") if row.strip()]
-    return [[cell.strip() for cell in row.split("&")] for row in rows]
+    if len(wanted.parts) != len(found.parts):
+        return None
+    left = list(found.parts)
+    for part in wanted.parts:
+        verdicts = [_same_interval(part, own, tolerance) for own in left]
+        if True not in verdicts:
+            alone = len(wanted.parts) == 1 and verdicts == [False]
+            return (False, "another interval") if alone else None
+        left.pop(verdicts.index(True))
+    return True, "the same intervals"
+
+
+def _same_interval(wanted: Interval, found: Interval, tolerance: float) -> bool | None:
+    if wanted.closed != found.closed:
+        return False
+    pairs = ((wanted.low, found.low), (wanted.high, found.high))
+    return _all(pairs, tolerance)[0]
 
 
 def _as_sequence(reference: str, answer: str, tolerance: float) -> Finding | None:
     """Lists, tuples, sets, intervals and their unions, part by part."""
+    reference, answer = _both_named(listed(reference), listed(answer))
     named = split(answer)
     if brackets(reference)[0] == "()" and len(named) > 1 and all(map(ASSIGNED.match, named)):
         answer = ",".join(_in_order_of_names(named))
@@ -496,6 +487,15 @@ def _as_sequence(reference: str, answer: str, tolerance: float) -> Finding | Non
     if rule:
         return _all(zip(wanted, found, strict=True), tolerance)
     return _matched(wanted, found, tolerance)
+
+
+def _both_named(reference: str, answer: str) -> tuple[str, str]:
+    """(a,b)=(1,2) beside a=1,b=2 in the same form, so that names are compared."""
+    if len(split(reference)) > 1 and all(map(ASSIGNED.match, split(reference))):
+        return reference, one_by_one(answer)
+    if len(split(answer)) > 1 and all(map(ASSIGNED.match, split(answer))):
+        return one_by_one(reference), answer
+    return reference, answer
 
 
 def _unequal(reference: str, answer: str, wanted: list, found: list) -> Finding | None:
@@ -551,5 +551,6 @@ def _matched(wanted: list[str], found: list[str], tolerance: float) -> Finding:
 
 
 STRUCTURES = (
-    _as_literal, _with_words, _with_condition, _as_identity, _as_matrix, _as_sequence,
+    _as_literal, _as_region, _with_words, _with_condition, _as_identity, _as_matrix,
+    _as_sequence,
 )  # fmt: skip

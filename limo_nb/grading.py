@@ -41,6 +41,7 @@ PROGRESS_FROM = 500  # comparisons from which a progress bar is shown
 # Compared before the fork, so that workers have sympy and what it imports late at once.
 WARM_UP = ((r"\frac{x}{2}+1", "0.5x+1"), ("2x=y+1", "y=2x-1"), ("x<3", "3>x"), ("x^2=4", "x=2"))
 
+Reference = str | float | list | dict  # text, or what a reader of JSON gives
 Comparison = tuple[str, str, float]  # a cleaned reference, a cleaned answer, the tolerance
 
 
@@ -55,14 +56,14 @@ class Verdict:
 
 # ---------------------------------------------------------------- the interface
 def grade(
-    reference: str, response: str, tolerance: float = 0.0, boxed_only: bool = False
+    reference: Reference, response: str, tolerance: float = 0.0, boxed_only: bool = False
 ) -> Verdict:
     """The verdict on one response; see `grade_many`."""
     return grade_many([reference], [response], 1, tolerance=tolerance, boxed_only=boxed_only)[0]
 
 
 def grade_many(
-    references: Sequence[str],
+    references: Sequence[Reference],
     responses: Sequence[str],
     workers: int = 2,
     seconds: float = 5.0,
@@ -70,6 +71,10 @@ def grade_many(
     boxed_only: bool = False,
 ) -> list[Verdict]:
     """The verdicts on `responses`, in order; none takes more than `seconds` to compare.
+
+    A reference is text, or what a reader of JSON made of it: a number, a list, whose order
+    does not count, a list of lists, which is a matrix, or a mapping. The text "[1, 2]" is
+    an interval; the list [1, 2] is two answers.
 
     `tolerance` is relative, one for all or one for each, and belongs to the benchmark; a
     reference written as an integer is exact whatever it is. `boxed_only` switches off the
@@ -103,19 +108,24 @@ def _is_one(tolerance: float | Sequence[float]) -> bool:
     return isinstance(tolerance, int | float)
 
 
-def _as_text(reference: object) -> str:
+def _as_text(reference: Reference) -> str:
     """A reference as text, also where a reader of JSON made it a number, list or mapping."""
     if isinstance(reference, str):
         return reference
     if isinstance(reference, dict):
         return json.dumps(reference, ensure_ascii=False, default=str)
     if isinstance(reference, list | tuple):
-        return ", ".join(map(_as_text, reference))
+        inner = [
+            f"[{_as_text(part)}]" if isinstance(part, list | tuple) else _as_text(part)
+            for part in reference
+        ]
+        nested = any(isinstance(part, list | tuple) for part in reference)
+        return f"[{', '.join(inner)}]" if nested else ", ".join(inner)
     return "" if reference is None else str(reference)
 
 
 def _first_look(
-    reference: str, response: str, tolerance: float, boxed_only: bool
+    reference: Reference, response: str, tolerance: float, boxed_only: bool
 ) -> tuple[Verdict | None, Comparison | None]:
     """A verdict, or the comparison that a worker must make."""
     reference = _as_text(reference)

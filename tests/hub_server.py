@@ -2,11 +2,13 @@
 
     python hub_server.py FOLDER COMMIT
 
-Serves FOLDER/NAME for every path that ends in /NAME, as a file of a data set at COMMIT.
+Serves FOLDER/NAME for every path that ends in /NAME, as a file of a data set at COMMIT,
+and says of every data set that COMMIT is its newest.
 Prints its address first; ends when its standard input does.
 """
 
 import hashlib
+import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +28,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         file = FOLDER / Path(self.path.split("?")[0]).name
-        body = file.read_bytes() if file.is_file() else b""
-        self.send_response(200 if file.is_file() else 404)
+        about = self.path.startswith("/api/datasets/")
+        body = json.dumps({"id": "owner/set", "sha": COMMIT}).encode() if about else b""
+        body = file.read_bytes() if file.is_file() else body
+        self.send_response(200 if file.is_file() or about else 404)
         if file.is_file():
             self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)

@@ -149,9 +149,12 @@ def test_a_file_that_is_nowhere_is_told_with_the_way_out(home):
 FETCH = """
 import json, sys
 from limo_nb import benchmarks
-name, url = sys.argv[1:]
+name, url, hub = sys.argv[1:]
+sources = benchmarks._facts()["_sources"]
 if url:
-    benchmarks._facts()["_sources"]["limo"]["urls"] = [f"{url}/no/{{file}}", f"{url}/{{file}}"]
+    sources["limo"]["urls"] = [f"{url}/no/{{file}}.gone", f"{url}/{{file}}"]
+if hub:
+    sources["aime25"]["hub"] = hub
 try:
     print(json.dumps([str(benchmarks.locate(name)), benchmarks.locked()]))
 except (ValueError, OSError) as error:
@@ -170,15 +173,15 @@ def served(tmp_path):
     )  # fmt: skip
     address = server.stdout.readline().strip()
 
-    def fetch(name: str, by_url: bool = False, cache: str = "cache") -> list:
+    def fetch(name: str, by_url: bool = False, hub: str = "", **more: str) -> list:
         # The libraries read these when they are imported.
         environment = {k: v for k, v in os.environ.items() if "OFFLINE" not in k}
         environment |= {
-            "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / cache), "NO_PROXY": "*",
+            "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "NO_PROXY": "*",
             "LIMO_NB_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(HERE.parent),
             "HF_HUB_DISABLE_XET": "1",
-        }  # fmt: skip
-        command = [sys.executable, "-c", FETCH, name, address if by_url else ""]
+        } | more  # fmt: skip
+        command = [sys.executable, "-c", FETCH, name, address if by_url else "", hub]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
@@ -188,23 +191,40 @@ def served(tmp_path):
     server.wait(10)
 
 
-def test_the_first_fetch_from_the_hub_is_recorded_and_checked(served):
+def test_the_first_fetch_from_the_hub_is_recorded_and_checked(served, tmp_path):
     folder, fetch = served
     (folder / "aime2025-I.jsonl").write_text(aime25())
     _, lock = fetch("aime25_1")
     entry = lock["aime25_1"]
     assert entry["revision"] == "c" * 40 and len(entry["sha256"]) == 64
     (folder / "aime2025-I.jsonl").write_text(aime25("How few?"))
-    said, message = fetch("aime25_1", cache="another")
+    found, _ = fetch("aime25_1", HF_HUB_OFFLINE="1")  # what was fetched is kept
+    assert "runs/benchmarks/aime2025-I.jsonl" in found and "c" * 40 in found
+    (tmp_path / "runs" / "benchmarks" / "aime2025-I.jsonl").unlink()
+    said, message = fetch("aime25_1", HF_HOME=str(tmp_path / "another"))
     assert said == "error" and "is not what was fetched first for 'aime25_1'" in message
     assert "Delete that entry" in message
 
 
-def test_a_url_is_tried_after_another_and_the_digest_decides(served):
+def test_a_folder_stands_for_a_hub_data_set(served, tmp_path):
+    folder, fetch = served
+    (folder / "aime2025-II.jsonl").write_text(aime25())
+    found, lock = fetch("aime25_2", hub=str(folder))
+    entry = lock["aime25_2"]
+    assert entry["source"] == f"hub:{folder}/aime2025-II.jsonl" and entry["revision"] == ""
+    kept = tmp_path / "runs" / "benchmarks" / "aime2025-II.jsonl"
+    assert str(kept) in found and kept.read_text() == aime25()
+    said, message = fetch("aime25_1", hub=str(folder))
+    assert said == "error" and "connect, or set LIMO_NB_DATA" in message
+
+
+def test_a_url_is_tried_after_another_and_the_digest_decides(served, tmp_path):
     folder, fetch = served
     (folder / "aime.jsonl").write_text("something else\n")
     said, message = fetch("aime", by_url=True)
-    assert said == "error" and "is another file: sha256" in message
+    assert said == "error" and "404" in message
+    assert "hash of downloaded file (aime.jsonl) does not match" in message
+    assert not (tmp_path / "runs" / "benchmarks" / "aime.jsonl").exists()
 
 
 # ---------------------------------------------------------------- real data

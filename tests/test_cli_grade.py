@@ -90,3 +90,16 @@ def test_nothing_to_grade_is_an_error(tmp_path):
 def test_the_summary_in_words(tmp_path):
     found, _ = graded(tmp_path, [json.dumps(GOOD[3])])
     assert "correct: 1" in found.stdout and "broken rows: 0" in found.stdout
+
+
+LISTS = [  # a gold of JSON, an answer, the verdict
+    ([1, 2], "2, 1", True), ("[1, 2]", "2, 1", False), ("[1, 2]", r"1 \le x \le 2", True),
+    ([[1, 2], [3, 4]], r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", True),
+    ({"a": 1, "b": 2}, "b = 2, a = 1", True), (0.5, "1/2", True),
+]  # fmt: skip
+
+
+def test_a_list_is_no_interval(tmp_path):
+    rows = [{"gold": gold, "response": rf"\boxed{{{said}}}"} for gold, said, _ in LISTS]
+    _, verdicts = graded(tmp_path, [json.dumps(row) for row in rows])
+    assert [row["correct"] for row in verdicts] == [wanted for _, _, wanted in LISTS]

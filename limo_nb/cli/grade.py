@@ -64,12 +64,14 @@ def _row(row: Any, place: str, broken: list[str]) -> dict[str, Any] | None:
     except ValueError as error:
         broken.append(str(error))
         return None
-    return {**row, "gold": str(row["gold"])}
+    return row
 
 
 def _graded(row: Mapping[str, Any], verdict: Any) -> dict[str, Any]:
     """What is written: the row without its response, and the verdict."""
     kept = {name: value for name, value in row.items() if name != "response"}
+    if not isinstance(row["gold"], str):  # a column of one type, for Parquet
+        kept["gold"] = json.dumps(row["gold"], ensure_ascii=False)
     return kept | {
         "correct": verdict.correct, "answer": verdict.answer, "reason": verdict.reason
     }  # fmt: skip
