@@ -67,6 +67,8 @@ class PoolSettings(Frozen):
     seed: int = 0
     ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
     near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
+    # Our column: the source's field, for a file or data set that sources.yaml does not know.
+    fields: dict[str, str] = Field(default_factory=dict)
 
 
 class FilterSettings(Frozen):
@@ -111,10 +113,19 @@ class SftSettings(Frozen):
     over_length: Literal["cut", "drop"] = "cut"  # of rows over max_tokens
     packing: bool | Literal["auto"] = "auto"  # auto: where FlashAttention 2 is used
     liger: bool = False  # fused kernels: the logits are never held as a whole
+    keep_epochs: bool = False  # the model after every epoch, and not the last alone
+    # Share of the selected questions that no arm trains on: they decide which epoch is used.
+    held_out: float = Field(0.0, ge=0.0, lt=1.0)
     # Other values that sources name for the same run, e.g. {authors: {batch_size: 32}}.
     versions: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
     bulk_factor: int = Field(50, ge=1)  # rows of the bulk arm per LIMO row
+
+    @model_validator(mode="after")
+    def _there_are_epochs_to_choose_from(self) -> SftSettings:
+        if self.held_out and not self.keep_epochs:
+            raise ValueError("held_out chooses among epochs: set keep_epochs to true as well")
+        return self
 
     @model_validator(mode="after")
     def _versions_are_valid(self) -> SftSettings:

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tiny import problems, tiny_model
 
 from limo_nb.profiles import SftSettings, load
@@ -145,7 +147,9 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_two_launchers_train_as_one_host_does(tmp_path):
     """ZeRO-3 over two launchers with a rank each, started by the script for torchrun."""
-    settings = SftSettings(epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2)
+    settings = SftSettings(
+        epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, zero_stage=3
+    )
     rows, model = Dataset.from_list(problems(10)), str(tiny_model(tmp_path / "tiny"))
     fine_tune(rows, model, settings, 1, "S", tmp_path / "one")
     folder = tmp_path / "two"
@@ -167,4 +171,7 @@ def test_two_launchers_train_as_one_host_does(tmp_path):
     assert [process.returncode for process in started] == [0, 0], outputs
     one, two = (read_log(tmp_path / name / "log.jsonl") for name in ("one", "two"))
     assert [row["loss"] for row in two] == [row["loss"] for row in one] and len(one) == 6
-    assert json.loads((folder / "done.json").read_text())["ranks"] == 2
+    done = json.loads((folder / "done.json").read_text())
+    assert done["ranks"] == 2 and done["choices"].startswith("ZeRO stage 3")
+    a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("one", "two"))
+    assert all(torch.equal(a[name], b[name]) for name in a)

@@ -155,18 +155,20 @@ def larger(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero", [2, 3])
-@pytest.mark.parametrize("model", ["lab:foundation", "larger"])
-def test_states_are_those_of_a_run_on_two_cpu_ranks(model, zero, tmp_path, request):
+@pytest.mark.parametrize(
+    ("model", "zero", "dtype"),
+    [
+        ("lab:foundation", 2, "float32"), ("lab:foundation", 3, "float32"),
+        ("larger", 2, "float32"), ("larger", 3, "float32"), ("larger", 3, "bfloat16"),
+    ],
+)  # fmt: skip
+def test_states_are_those_of_a_run_on_two_cpu_ranks(model, zero, dtype, tmp_path):
     """Bytes of all live tensors of a rank, within 10 %: with gradients, and after a step."""
-    if (model, zero) == ("larger", 3):
-        # 371 MB were measured and 314 MB computed; what the rest is has not been found.
-        why = "stage 3 holds 18 % more than the planner says for a model of 32 M parameters"
-        request.applymarker(pytest.mark.xfail(reason=why, strict=True))
     model = larger(tmp_path / "model") if model == "larger" else model
     settings = SftSettings(
-        epochs=2, batch_size=2, learning_rate=1e-4, max_tokens=512, ranks=2, zero_stage=zero
-    )
+        epochs=2, batch_size=2, learning_rate=1e-4, max_tokens=512, ranks=2, zero_stage=zero,
+        dtype=dtype,
+    )  # fmt: skip
     folder = tmp_path / "run"
     prepare(Task(Dataset.from_list(problems(2)), model, 1, folder), settings, "S")
     (tmp_path / "live.py").write_text(LIVE)
@@ -178,11 +180,11 @@ def test_states_are_those_of_a_run_on_two_cpu_ranks(model, zero, tmp_path, reque
     )  # fmt: skip
     assert (folder / "live.json").exists(), done.stderr[-3000:]
     measured = json.loads((folder / "live.json").read_text())
-    made = memory.plan(setup(model, gpus=2, zero=zero, dtype="float32", tokens=512))
+    made = memory.plan(setup(model, gpus=2, zero=zero, dtype=dtype, tokens=512))
     # Stage 3 keeps the buffer of its reductions from step to step, stage 2 frees it.
     buffers = made.buffers if zero == 3 else 0
     assert max(measured.values()) - buffers == pytest.approx(
-        made.states - made.gathered, rel=0.10
+        made.states - made.gathered + made.step, rel=0.10
     )
 
 

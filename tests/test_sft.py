@@ -191,6 +191,22 @@ def test_deepspeed_and_one_process_have_equal_losses(model, rows, tmp_path, stag
             assert (value - weights[1][name]).abs().max() < 1e-3, name
 
 
+@pytest.mark.parametrize(
+    ("installed", "message"), [(None, "pip install liger-kernel"), (True, "needs a GPU")]
+)
+def test_liger_is_refused_where_it_cannot_run(
+    model, rows, tmp_path, monkeypatch, installed, message
+):
+    """Before a rank is started, and by a run in this process too."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: installed)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    settings = SETTINGS.model_copy(update={"liger": True})
+    for start in (fine_tune, fine_tune_here):
+        with pytest.raises(ValueError, match=message):
+            start(rows, model, settings, 1, "S", tmp_path)
+    assert not (tmp_path / "console.log").exists()
+
+
 def test_the_command_is_one_for_a_terminal(tmp_path):
     environment, command = launch_command([tmp_path / "a", tmp_path / "b"], 2)
     assert command[:3] == ["deepspeed", "--num_gpus", "2"]
@@ -248,9 +264,16 @@ def test_a_folder_of_another_run_is_refused_and_told_why(model, rows, tmp_path):
         prepare(Task(rows.select(range(9)), model, 1, tmp_path), SETTINGS, "S")
 
 
-def test_a_full_disk_is_told(tmp_path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "OSError: [Errno 28] No space left on device",
+        "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 9 vs 5",
+    ],
+)
+def test_a_full_disk_is_told(tmp_path, said):
     job, console = Job("m", SETTINGS, 1, "S", "key"), tmp_path / "console.log"
-    (tmp_path / "error-rank1.txt").write_text("OSError: [Errno 28] No space left on device")
+    (tmp_path / "error-rank1.txt").write_text(said)
     with pytest.raises(RuntimeError, match="^the disk that holds .* is full"):
         launch._check([(tmp_path, job)], 1, console)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from tiny import problems, tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from limo_nb.generation import load_tokenizer
+from limo_nb.generation import DEFAULT_SYSTEM, chat_prompt, load_tokenizer, prompt_ids
 from limo_nb.lab.tokenizer import CHAT_TEMPLATE, CONTROL, SPLIT
 from limo_nb.profiles import SYSTEM_PROMPT
 from limo_nb.sft.encoding import (
@@ -150,6 +151,84 @@ def test_different_on_purpose(
     assert made.labels == [IGNORED] * len(ids(prompt)) + ids(response)
     assert made.ids != ids(theirs) + ids(their_response)
     assert [made.ids.count(SIGNS[sign]) for sign in "«»¤"] == [3, 3, 0]
+
+
+# ------------------------------------------------------------ added tokens of other models
+# Turns as DeepSeek's distilled models write them: their tokenizers do not flag the tokens
+# that begin a turn, nor those around a thought.
+TURNS = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] }}"
+    "{% elif m['role'] == 'user' %}<｜User｜>{{ m['content'] }}"
+    "{% else %}<｜Assistant｜>{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
+)
+UNFLAGGED = ("<think>", "</think>", "<tool_call>", "<｜User｜>", "<｜Assistant｜>")
+
+
+@pytest.fixture(scope="module")
+def thinker(bytewise) -> PreTrainedTokenizerFast:
+    tokenizer = copy.deepcopy(bytewise)
+    tokenizer.add_tokens(list(UNFLAGGED))
+    tokenizer.chat_template = TURNS
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("token", "whole"),
+    [("<think>", True), ("</think>", True), ("<tool_call>", True),
+     ("<｜User｜>", False), ("<｜Assistant｜>", False), ("<|im_end|>", False)],
+)  # fmt: skip
+def test_a_chain_keeps_its_own_tokens_and_no_turn_begins_in_it(thinker, token, whole):
+    """What a teacher wrote as one token the student learns as one; turns are the
+    template's alone."""
+    row = {"question": "q", "solution": f"a {token} b"}
+    (made,) = encode([row], thinker, "S", 199).rows
+    number = thinker.convert_tokens_to_ids(token)
+    template = {"<｜User｜>": 1, "<｜Assistant｜>": 1, "<|im_end|>": 1}.get(token, 0)
+    assert made.ids.count(number) == template + whole
+    assert f"a {token} b" in thinker.decode(made.ids)
+
+
+@pytest.mark.parametrize("token", [*UNFLAGGED, "<|im_start|>", "<|im_end|>"])
+def test_a_problem_is_text_altogether(thinker, token):
+    clean, dirty = (prompt_ids(thinker, chat_prompt(f"q{text}", "S")) for text in ("", token))
+    assert dirty == [*clean[:-1], *token.encode(), clean[-1]]
+
+
+@pytest.mark.parametrize("system", [None, "", "S", SYSTEM_PROMPT, "Use <think> and </think>."])
+@pytest.mark.parametrize("question", ["1+1?", "a<|im_end|>\n<|im_start|>system\nb"])
+def test_inference_asks_as_training_does(bytewise, thinker, system, question):
+    """One function decides what an empty system prompt stands for."""
+    row = {"question": question, "solution": "2"}
+    for tokenizer in (bytewise, thinker):
+        (made,) = encode([row], tokenizer, system, 999).rows
+        asked = prompt_ids(tokenizer, chat_prompt(question, system))
+        assert made.ids[: len(asked)] == asked
+        assert [label == IGNORED for label in made.labels].index(False) == len(asked)
+        assert (system or DEFAULT_SYSTEM) in tokenizer.decode(asked)
+
+
+# As Mistral-Small-24B-Instruct-2501 writes a conversation.
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}"
+    "[SYSTEM_PROMPT]{{ m['content'] }}[/SYSTEM_PROMPT]{% elif m['role'] == 'user' %}"
+    "[INST]{{ m['content'] }}[/INST]{% else %}{{ m['content'] }}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+
+
+def test_the_template_follows_the_tokenizer(bytewise):
+    tokenizer = copy.deepcopy(bytewise)
+    marks = ["<s>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]", "</s>"]
+    tokenizer.add_tokens(marks, special_tokens=True)
+    tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
+    tokenizer.chat_template = MISTRAL
+    begin, system, system_end, asked, asked_end, end = tokenizer.convert_tokens_to_ids(marks)
+    row = {"question": "1[/INST]2", "solution": "3"}
+    (made,) = encode([row], tokenizer, "S", 99).rows
+    prompt = [begin, system, *b"S", system_end, asked, *b"1[/INST]2", asked_end]
+    assert made.ids == [*prompt, *b"3", end]
+    assert made.labels == [IGNORED] * len(prompt) + [*b"3", end]
 
 
 # ------------------------------------------------------------------ over the limit

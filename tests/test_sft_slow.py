@@ -130,6 +130,24 @@ def assert_equal(resumed: Path, whole: Path) -> None:
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.skipif(
+    subprocess.run(["sh", "-c", "unshare -Urm true"], capture_output=True).returncode != 0,
+    reason="a small disk is mounted in a namespace of its own, which needs unshare -Urm",
+)
+@pytest.mark.parametrize("size", ["500k", "1100k", "1500k"])
+def test_a_disk_that_is_full_in_earnest(model, tmp_path, size):
+    """A checkpoint that does not fit: no room even for the message of the rank."""
+    small = tmp_path / "small"
+    small.mkdir()
+    folder = small / "run"
+    script = SCRIPT.format(tests=os.path.dirname(__file__), model=model, folder=str(folder))
+    mount = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
+    command = ["unshare", "-Urm", "sh", "-c", mount, size, str(small), sys.executable, "-c"]
+    done = subprocess.run([*command, script], capture_output=True, text=True, timeout=600)
+    assert done.returncode and f"the disk that holds {folder} is full" in done.stderr
+    assert not ranks_of(folder)
+
+
 def test_a_failing_rank_tells_why(model, tmp_path):
     broken = tiny_model(tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"not a model")

@@ -65,7 +65,7 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Token ids and labels of each row, and which rows are over the limit."""
-    from limo_nb.generation import load_tokenizer
+    from limo_nb.generation import DEFAULT_SYSTEM, load_tokenizer
     from limo_nb.sft import encoding
 
     settings, prompt = _settings(profile, override, None)
@@ -90,7 +90,7 @@ def encode(
             plain(f"row {row['row']}: {len(row['ids'])} tokens, {learnt} with loss")
             plain(f"  ids    {row['ids']}\n  labels {row['labels']}")
         return
-    facts = {"model": model, "system": prompt or encoding.DEFAULT_SYSTEM, "max_tokens": limit}
+    facts = {"model": model, "system": prompt or DEFAULT_SYSTEM, "max_tokens": limit}
     long = [asdict(row) for row in encoded.over]
     document = {**facts, "rows": made, "over_length": long, "dropped": encoded.dropped}
     sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
@@ -140,6 +140,8 @@ def sft(
         plain(f"{folder} is ready for {settings.ranks} ranks: see `limo-nb launch --print`")
     else:
         plain(f"the model is in {found['model']}")
+        if settings.keep_epochs:
+            plain(f"it is the last epoch's; each epoch's is in {folder / 'epochs'}")
 
 
 @app.command()
@@ -215,14 +217,11 @@ def plan(
         raise ValueError(f"--offload {offload!r} is none of none, optimizer, all")
     settings, _ = _settings(profile, override, version)
     count = rows or _profile_rows(profile, override)
-    setup = memory.Setup(
-        model=model, shape=memory.shape_of(model), gpus=gpus, gpu_memory=gpu_memory,
-        tokens=tokens or settings.max_tokens, zero=zero, offload=_offload(offload),
-        dtype=settings.dtype, checkpointing=checkpointing, liger=liger, packing=packing,
-        gpus_per_node=gpus_per_node, rows=count, epochs=settings.epochs,
-        # A batch that the GPUs cannot share is rounded up.
-        batch_size=-(-settings.batch_size // gpus) * gpus, mean_tokens=mean_tokens,
-        tflops=tflops, mfu=mfu,
+    setup = memory.setup_of(
+        settings, model, gpus, gpu_memory, count, tokens=tokens or settings.max_tokens,
+        zero=zero, offload=_offload(offload), checkpointing=checkpointing, liger=liger,
+        packing=packing, gpus_per_node=gpus_per_node, mean_tokens=mean_tokens, tflops=tflops,
+        mfu=mfu,
     )  # fmt: skip
     plans = memory.alternatives(setup)
     if as_json:

@@ -27,7 +27,6 @@ EMPTY = -1  # place in a batch that no row fills
 # still another composition in every epoch.
 GROUP = 4
 COLUMNS = ("question", "solution")
-DEFAULT_SYSTEM = "You are a helpful assistant."  # LLaMA-Factory's, for an empty prompt
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def read_rows(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
 def encode(
     rows: Iterable[Mapping],
     tokenizer: Any,
-    system: str,
+    system: str | None,
     max_tokens: int,
     over_length: Literal["cut", "drop"] = "cut",
     places: Sequence[str] | None = None,
@@ -129,14 +128,14 @@ def encode(
 
 
 def _parts(
-    row: Mapping, tokenizer: Any, system: str, closing: list[int]
+    row: Mapping, tokenizer: Any, system: str | None, closing: list[int]
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and response.
 
     The response is encoded apart from the prompt, as it will be at inference, and what
     looks like a control token in it stays text.
     """
-    asked = chat_prompt(row["question"], system or DEFAULT_SYSTEM)
+    asked = chat_prompt(row["question"], system)
     return prompt_ids(tokenizer, asked), plain_ids(tokenizer, row["solution"]) + closing
 
 

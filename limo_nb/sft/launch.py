@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from limo_nb.sft.train import (
     ELSEWHERE,
     CheckpointRefused,
     Job,
+    check_liger,
     choices,
     is_done,
     markers,
@@ -39,7 +41,12 @@ from limo_nb.sft.train import (
     run_job,
 )
 
-DISK_FULL = ("No space left on device", "Disk quota exceeded")
+# What a full disk makes of writing: the system's words, and those of `torch.save`.
+DISK_FULL = (
+    "No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing",
+    "inline_container.cc",
+)  # fmt: skip
+ROOM = 2**20  # bytes: with less the ranks cannot even tell why they failed
 END_SECONDS = 10.0  # for killed processes to be gone
 GRACE_SECONDS = 20.0  # for the processes to end after the last artefact was written
 
@@ -79,6 +86,7 @@ def fine_tune_many(
 ) -> list[Path]:
     """`fine_tune` for several tasks by one start of the ranks, one after the other."""
     micro_batch(settings, settings.ranks)  # a batch that ranks cannot share fails here
+    check_liger(settings)
     jobs = [prepare(task, settings, system_prompt, checkpoint_seconds) for task in tasks]
     waiting = [(t, j) for t, j in zip(tasks, jobs, strict=True) if not is_done(t.folder, j.key)]
     for task, job in zip(tasks, jobs, strict=True):
@@ -98,6 +106,7 @@ def fine_tune_here(
     folder: Path,
 ) -> Path:
     """The same Trainer in this process, one rank, without DeepSpeed: for small arms."""
+    check_liger(settings)
     job = prepare(Task(rows, model, seed, folder), settings, system_prompt)
     if is_done(folder, job.key):
         print(f"{folder}: unchanged, {_summary(folder)}")
@@ -263,12 +272,16 @@ def _check(runs: Sequence[tuple[Path, Job]], status: int, console: Path) -> None
     else:
         who, lines = "the launcher", console.read_text().splitlines()
     tail = "\n".join(lines[-20:])
-    full = any(phrase in tail for phrase in DISK_FULL)
-    cause = f"the disk that holds {failed[0]} is full\n" if full else ""
+    cause = f"the disk that holds {failed[0]} is full\n" if _is_full(failed[0], tail) else ""
     raise RuntimeError(
         f"{cause}fine-tuning in {failed[0]} failed with status {status}; {who} said:\n{tail}\n"
         f"All output is in {console}; run the cell again to continue from the last checkpoint."
     )
+
+
+def _is_full(folder: Path, said: str) -> bool:
+    """Whether the disk of `folder` is full, by what was said or by its free space."""
+    return any(phrase in said for phrase in DISK_FULL) or shutil.disk_usage(folder).free < ROOM
 
 
 def _progress(folders: Sequence[Path], started: float) -> str:

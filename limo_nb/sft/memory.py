@@ -3,9 +3,11 @@
 Memory of each GPU by part, host memory of a node, seconds a step and GPU-hours, from the
 shape of a model and the settings of a run. GB are 10⁹ bytes. Model states follow
 DeepSpeed's own estimators (stages 2 and 3), which the tests compare; stages 0 and 1 are
-derived in the same way. Activations and logits are counted from the tensors that the
-layers of transformers keep for the backward pass; the tests compare them with a run on a
-CPU. No GPU has measured them: `UNMEASURED` says so wherever they are shown. Chapter 6.
+derived in the same way. What stage 3 holds beyond them while the optimiser steps was read
+in its code; the tests compare the sum with the live tensors of a run. Activations and
+logits are counted from the tensors that the layers of transformers keep for the backward
+pass; the tests compare them with a run on a CPU. No GPU has measured them: `UNMEASURED`
+says so wherever they are shown. Chapter 6.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
+
+if TYPE_CHECKING:
+    from limo_nb.profiles import SftSettings
 
 GB = 10**9
 BUFFER = 1.5  # DeepSpeed's factor for buffers in host memory
 BUCKET = 5 * 10**8  # elements of the buffer in which DeepSpeed reduces gradients
+SUB_GROUP = 10**9  # DeepSpeed's sub_group_size: weights that the optimiser steps at once
 PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
 MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
 UNMEASURED = (
@@ -125,8 +131,8 @@ class Setup:
 class Plan:
     """What a `Setup` takes. Bytes are of one GPU; host bytes are of one node.
 
-    `peak` is less than the sum of the parts: a layer that is computed again and the
-    logits are never there at the same time.
+    `peak` is less than the sum of the parts: a layer that is computed again, the logits
+    and what the optimiser's step adds are never there at the same time.
     """
 
     setup: Setup
@@ -135,9 +141,10 @@ class Plan:
     optimiser: int
     gathered: int  # under stage 3: weights and gradients of the layer at work
     buffers: int  # of communication
-    activations: int
+    kept: int  # activations that a forward pass leaves for the backward pass
+    again: int  # of a layer that is computed again
     logits: int
-    peak: int
+    step: int  # copies of gradients while the optimiser steps
     host: int
     step_seconds: float
     steps: int
@@ -146,6 +153,17 @@ class Plan:
     def states(self) -> int:
         """Weights, gradients and optimiser, and what stage 3 gathers of them."""
         return self.weights + self.gradients + self.optimiser + self.gathered
+
+    @property
+    def activations(self) -> int:
+        """Those kept, and those of the layer that is computed again."""
+        return self.kept + self.again
+
+    @property
+    def peak(self) -> int:
+        """The most that is there at once: in the backward pass, or as the optimiser steps."""
+        passing = self.kept + max(self.again, self.logits)
+        return self.states + self.buffers + max(passing, self.step - self.gathered)
 
     @property
     def fits(self) -> bool:
@@ -160,8 +178,23 @@ class Plan:
     def parts(self) -> dict[str, float]:
         """GB by part, in the order in which a picture stacks them."""
         states = ("weights", "gradients", "optimiser", "gathered")
-        names = (*states, "buffers", "activations", "logits")
+        names = (*states, "buffers", "activations", "logits", "step")
         return {name: getattr(self, name) / GB for name in names}
+
+    def stacked(self) -> dict[str, float]:
+        """GB by part, of which each later one is what it adds: they sum to the peak."""
+        parts = self.parts()
+        made = {name: parts[name] for name in ("weights", "gradients", "optimiser")}
+        made["gathered, buffers"] = parts["gathered"] + parts["buffers"]
+        level = 0
+        for name, total in (
+            ("activations", self.activations),
+            ("logits", self.kept + self.logits),
+            ("step", self.step - self.gathered),
+        ):
+            made[name] = max(0, total - level) / GB
+            level = max(level, total)
+        return made
 
     def row(self) -> dict[str, Any]:
         """One row of a table, for people and for `--json`."""
@@ -180,6 +213,25 @@ class Plan:
             "steps": self.steps,
             "gpu_hours": round(self.gpu_hours, 1),
         }
+
+
+def setup_of(
+    settings: SftSettings, model: str, gpus: int, gpu_memory: float, rows: int, **changes: Any
+) -> Setup:
+    """The run of a profile's `settings` on `rows` rows; `changes` are other fields.
+
+    A batch that the GPUs cannot share is rounded up.
+    """
+    batch = -(-settings.batch_size // gpus) * gpus
+    standard = {
+        "tokens": settings.max_tokens, "zero": settings.zero_stage, "dtype": settings.dtype,
+        "checkpointing": settings.gradient_checkpointing, "liger": settings.liger,
+        "packing": settings.packing is True, "epochs": settings.epochs, "batch_size": batch,
+    }  # fmt: skip
+    return Setup(
+        model=model, shape=shape_of(model), gpus=gpus, gpu_memory=gpu_memory, rows=rows,
+        **{**standard, **changes},
+    )  # fmt: skip
 
 
 @cache
@@ -259,6 +311,22 @@ def states(
     return int(weights), int(gradients), int(optimiser), gathered
 
 
+def step_bytes(shape: Shape, gpus: int, zero: int, offload: Offload, dtype: str) -> int:
+    """Bytes by which stage 3 exceeds `states`, less "gathered", as the optimiser steps.
+
+    DeepSpeed 0.19 keeps the gradients of a rank's part in one flat buffer, in the type of
+    the weights. For the step it copies those of one sub-group after the other into 32
+    bits (`_prepare_fp32_grad_for_sub_group` of its stage 3); the buffer stays. Its
+    estimator counts 4 bytes for both together. By then nothing is gathered any more, the
+    weights that are otherwise left whole included, and the activations are gone.
+    """
+    if zero < 3 or offload != "none":
+        return 0
+    part, size = shape.parameters / gpus, 2 if dtype == "bfloat16" else 4
+    copied = 4 * min(part, SUB_GROUP) + (size - 4) * part
+    return int(max(0, copied - size * shape.persistent))
+
+
 def host_bytes(setup: Setup) -> int:
     """Memory of one node, by the formulas of DeepSpeed's estimators.
 
@@ -327,14 +395,13 @@ def plan(setup: Setup) -> Plan:
     parts = states(shape, setup.gpus, setup.zero, setup.offload, setup.dtype)
     layer = layer_bytes(shape, setup.dtype) * tokens
     size = 2 if setup.dtype == "bfloat16" else 4
-    kept = shape.layers * (size * shape.hidden * tokens if setup.checkpointing else layer)
-    logits = logit_bytes(shape, tokens, setup.dtype, setup.liger)
-    again = layer if setup.checkpointing else 0
-    buffers = BUCKET * size if setup.zero > 1 else 0
+    kept = size * shape.hidden * tokens if setup.checkpointing else layer
     return Plan(
-        setup, *parts, buffers=buffers, activations=kept + again, logits=logits,
-        peak=sum(parts) + buffers + kept + max(again, logits), host=host_bytes(setup),
-        step_seconds=_step_seconds(setup),
+        setup, *parts, buffers=BUCKET * size if setup.zero > 1 else 0,
+        kept=shape.layers * kept, again=layer if setup.checkpointing else 0,
+        logits=logit_bytes(shape, tokens, setup.dtype, setup.liger),
+        step=step_bytes(shape, setup.gpus, setup.zero, setup.offload, setup.dtype),
+        host=host_bytes(setup), step_seconds=_step_seconds(setup),
         steps=setup.epochs * math.ceil(setup.rows / setup.batch_size),
     )  # fmt: skip
 
@@ -360,10 +427,13 @@ def alternatives(setup: Setup) -> list[Plan]:
     return [plan(setup), *(plan(other) for other in setups if other != setup)]
 
 
+def changes(setup: Setup) -> str:
+    """What `alternatives` changed, in words; empty for nothing."""
+    offload = {"none": "", "optimizer": "optimiser offloaded", "all": "all offloaded"}
+    return ", ".join(filter(None, (offload[setup.offload], "Liger" * setup.liger)))
+
+
 def label(setup: Setup) -> str:
     """A short name of a setup, for a table's row or a picture's bar."""
-    offload = {"none": "", "optimizer": ", optimiser offloaded", "all": ", all offloaded"}
-    return (
-        f"{setup.gpus} × {setup.gpu_memory:g} GB, ZeRO-{setup.zero}{offload[setup.offload]}"
-        f"{', Liger' if setup.liger else ''}"
-    )
+    words = (f"{setup.gpus} × {setup.gpu_memory:g} GB", f"ZeRO-{setup.zero}", changes(setup))
+    return ", ".join(filter(None, words))

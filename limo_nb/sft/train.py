@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from transformers import logging as transformers_logging
 from limo_nb.artifacts import peak_memory_gib, provenance, write_atomic, write_json
 from limo_nb.generation import load_model, load_tokenizer, quiet_bars
 from limo_nb.profiles import SftSettings
+from limo_nb.sft import epochs
 from limo_nb.sft.encoding import (
     EMPTY,
     EncodedRows,
@@ -56,7 +58,7 @@ CHECKPOINT_SECONDS = 60.0  # what a kill may cost
 # In a checkpoint: the run's key and its number of ranks, written when all else is there.
 MARKER = "COMPLETE"
 # Fields of the settings that do not change what a run computes.
-ELSEWHERE = {"seeds", "bulk_factor", "versions"}
+ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out"}
 
 
 class CheckpointRefused(ValueError):
@@ -164,6 +166,16 @@ def choices(settings: SftSettings) -> str:
     )
 
 
+def check_liger(settings: SftSettings) -> None:
+    """Raise ValueError where Liger kernels are wanted and cannot run on this machine."""
+    if not settings.liger:
+        return
+    if not importlib.util.find_spec("liger_kernel"):
+        raise ValueError("sft.liger=true needs Liger kernels: pip install liger-kernel")
+    if not torch.cuda.is_available():
+        raise ValueError("sft.liger=true needs a GPU: Liger's kernels are written in Triton")
+
+
 def make_trainer(
     job: Job, folder: Path, ranks: int = 1, show: Callable[[dict], None] | None = None
 ) -> Trainer:
@@ -238,8 +250,7 @@ def _arguments(job: Job, folder: Path, steps: int, feed: Feed) -> TrainingArgume
     settings, config = job.settings, None
     if torch.distributed.is_initialized():
         config = deepspeed_config(settings, feed.micro, feed.accumulation)
-    if settings.liger and not importlib.util.find_spec("liger_kernel"):
-        raise ValueError("sft.liger=true needs Liger kernels: pip install liger-kernel")
+    check_liger(settings)
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         deepspeed=config,
@@ -274,6 +285,7 @@ class Recorder(TrainerCallback):
         self.job, self.folder, self.show = job, folder, show
         lengths = encoded.lengths
         self.tokens = [sum(lengths[row] for row in step if row != EMPTY) for step in steps]
+        self.epoch = len(steps) // job.settings.epochs  # steps of one
         self.facts = {
             "steps": len(steps), "tokens": sum(self.tokens), "rows": len(lengths),
             "cut": encoded.cut, "dropped": encoded.dropped,
@@ -309,7 +321,13 @@ class Recorder(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         due = time.monotonic() - self.saved >= self.job.checkpoint_seconds
-        control.should_save = _agreed(due) and state.global_step < state.max_steps
+        due = _agreed(due) or self._ended(state) > 0
+        control.should_save = due and state.global_step < state.max_steps
+
+    def _ended(self, state) -> int:
+        """The epoch whose model is kept, where this step is its last; else 0."""
+        epoch, rest = divmod(state.global_step, self.epoch)
+        return 0 if rest or not self.job.settings.keep_epochs else epoch
 
     def on_save(self, args, state, control, **_):
         """All ranks have written their parts: the marker makes the checkpoint count."""
@@ -317,6 +335,9 @@ class Recorder(TrainerCallback):
             torch.distributed.barrier()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self._ended(state):
+                tokenizer = load_tokenizer(self.job.model)
+                epochs.keep(self.folder, self._ended(state), folder, tokenizer)
             write_json(folder / MARKER, {"key": self.job.key, "ranks": args.world_size})
         self.saved = time.monotonic()
 
@@ -429,6 +450,9 @@ def _finish(job: Job, folder: Path, partial_folder: Path, trainer: Trainer, rank
         "choices": choices(job.settings),
         **provenance(),
     }
+    if job.settings.keep_epochs:
+        tokenizer = load_tokenizer(job.model)
+        epochs.keep(folder, job.settings.epochs, partial_folder, tokenizer)
     write_atomic(partial_folder / "README.md", model_card(job, done))
     shutil.rmtree(folder / "model", ignore_errors=True)
     partial_folder.rename(folder / "model")
@@ -497,8 +521,10 @@ def main() -> None:
             run_job(folder, ranks=torch.distributed.get_world_size())
     except Exception:
         text = traceback.format_exc()
-        write_atomic(folder / f"error-rank{rank}.txt", text)
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # where the disk is full there is no room to say so
+            write_atomic(folder / f"error-rank{rank}.txt", text)
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
         # The other ranks wait in a collective; the launcher ends them when this one ends.
         os._exit(1)
     torch.distributed.destroy_process_group()
