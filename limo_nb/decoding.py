@@ -5,28 +5,39 @@ Nothing here is read by the evaluation of chapter 8, whose protocol is the profi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
-from limo_nb import arms
+from limo_nb import arms, engines, plots
 from limo_nb.artifacts import Artifact, Run, write_json
 from limo_nb.benchmarks import benchmark_items
 from limo_nb.evaluation import (
     Estimate,
+    accuracy,
     difference,
     grade_answers,
     majority_vote,
 )
-from limo_nb.generation import Engine, Prompt, chat_prompt, complete, model_digest, open_engine
+from limo_nb.forcing import Forcer
+from limo_nb.generation import (
+    Engine,
+    Prompt,
+    chat_prompt,
+    complete,
+    model_digest,
+    open_engine,
+    shared_store,
+)
 from limo_nb.profiles import EngineSettings, EvaluationSettings, Profile, Sampling
 
-BATCHES = (1, 4, 16, 64)  # rows in a batch, for the clock
-CLOCK_TOKENS = 64  # tokens of every clocked answer, at most
 HEATS = (0.4, 1.2)  # temperatures beside greedy and the profile's votes
+NUCLEUS = 0.9  # top-p at the higher of them, which is also measured without
+WAITS = 2  # times that a chain is made to go on
+PARTS = (32, 16, 8, 4)  # a chain is made to conclude after these parts of the limit
 
 
 def part_of(settings: EvaluationSettings) -> EvaluationSettings:
@@ -37,22 +48,42 @@ def part_of(settings: EvaluationSettings) -> EvaluationSettings:
 def ways(settings: EvaluationSettings) -> dict[str, Sampling]:
     """The decodings that are compared: greedy, the profile's votes, other temperatures.
 
-    The other temperatures take a quarter of the votes' samples.
+    The others take a quarter of the votes' samples. The hottest is drawn from the whole
+    distribution, and from the likeliest tokens that hold `NUCLEUS` of it (top-p).
     """
     votes = settings.votes
-    few = votes.model_copy(update={"samples": max(1, votes.samples // 4)})
-    found = {
+    samples = max(1, votes.samples // 4)
+    mild, hot = (
+        votes.model_copy(update={"samples": samples, "temperature": heat}) for heat in HEATS
+    )
+    return {
         "greedy": settings.sampling.model_copy(update={"temperature": 0.0, "samples": 1}),
         "votes": votes,
+        "mild": mild,
+        "hot": hot.model_copy(update={"top_p": 1.0}),
+        "hot-nucleus": hot.model_copy(update={"top_p": NUCLEUS}),
     }
-    others = [heat for heat in HEATS if heat != votes.temperature]
-    return found | {f"T-{h:g}": few.model_copy(update={"temperature": h}) for h in others}
+
+
+def limits(sampling: Sampling) -> list[int]:
+    """The numbers of tokens after which chains are made to conclude."""
+    return [max(1, sampling.max_new_tokens // part) for part in PARTS]
+
+
+def named(sampling: Sampling) -> str:
+    """A decoding in words: "greedy", "T = 0.8" or "T = 1.2, top-p 0.9"."""
+    if sampling.temperature == 0:
+        return "greedy"
+    nucleus = "" if sampling.top_p == 1 else f", top-p {sampling.top_p:g}"
+    return f"T = {sampling.temperature:g}{nucleus}"
 
 
 def measure(run: Run) -> Artifact:
-    """Stage `decoding`: <way>.parquet of the LIMO model, base.parquet, clock.json.
+    """Stage `decoding`: <way>.parquet of the LIMO model, base.parquet, clock.json; and of
+    forced budgets, waits/<times>.parquet and concluded/<limit>.parquet.
 
     The model is that of the first seed. Tables are rows of `evaluation.RESULTS`.
+    Completions are kept in the store that the stages of a run share.
     """
     profile, base = run.profile, run.profile.models.base
     model = str(arms.trained(run, "limo", profile.sft.seeds[0]) / "model")
@@ -66,13 +97,17 @@ def measure(run: Run) -> Artifact:
             _answer(engine, items, prompts, {"base": chosen["greedy"]}, folder)
         with open_engine(profile.engine, model) as engine:
             _answer(engine, items, prompts, chosen, folder)
+            _force(engine, model, items, prompts, part.sampling.max_new_tokens, folder)
         clocked = [prompt for _, prompt in prompts]
-        write_json(folder / "clock.json", clock(profile, model, clocked, folder))
+        write_json(
+            folder / "clock.json", engines.clock(_alone(profile), model, clocked, folder)
+        )
 
     return run.make(
         "decoding", make, inputs=[run.load("models/limo")],
         params={
             "part": part, "ways": chosen, "base": model_digest(base),
+            "waits": WAITS, "limits": limits(part.sampling),
             "system_prompt": profile.system_prompt, "engine": profile.engine,
         },
     )  # fmt: skip
@@ -89,39 +124,31 @@ def _answer(
 ) -> None:  # fmt: skip
     """Write the graded answers of an opened model, one table per way of sampling."""
     for name, sampling in samplings.items():
-        answers = complete(engine, prompts, sampling, folder / "answers.sqlite", name)
+        answers = complete(engine, prompts, sampling, shared_store(folder, engine), name)
         grade_answers(items, answers).to_parquet(str(folder / f"{name}.parquet"))
+
+
+def _force(
+    engine: Engine, model: str, items: Dataset, prompts: Sequence[tuple[str, Prompt]],
+    room: int, folder: Path,
+) -> None:  # fmt: skip
+    """Write the graded greedy answers under forced budgets (see `forcing`)."""
+    greedy = Dataset.from_parquet(str(folder / "greedy.parquet"), keep_in_memory=True)
+    forcer = Forcer(engine, model, shared_store(folder, engine))
+    forced, answers = {}, greedy
+    for times in range(1, WAITS + 1):
+        answers = forcer.lengthened(prompts, answers, room)
+        forced[f"waits/{times}"] = answers
+    for limit in limits(Sampling(max_new_tokens=room)):
+        forced[f"concluded/{limit}"] = forcer.concluded(prompts, greedy, limit)
+    for name, table in forced.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        grade_answers(items, table).to_parquet(str(folder / f"{name}.parquet"))
 
 
 def _alone(profile: Profile) -> EngineSettings:
     """The profile's engine without worker processes."""
     return profile.engine.model_copy(update={"workers": 1})
-
-
-def clock(
-    profile: Profile, model: str, prompts: Sequence[Prompt], folder: Path
-) -> list[dict[str, float]]:
-    """Tokens per second by batch size, in one process, greedy and at most 64 tokens each.
-
-    The first row is done twice and counted once: loading must not be on the clock.
-    """
-    rows = []
-    with open_engine(_alone(profile), model) as engine:
-        for size in (BATCHES[0], *BATCHES):
-            engine.batch_size = size
-            asked = [(str(i), prompts[i % len(prompts)]) for i in range(max(4, size))]
-            rows.append({"batch": size, **_timed(engine, asked, folder)})
-    return rows[1:]
-
-
-def _timed(engine: Engine, asked: list[tuple[str, Prompt]], folder: Path) -> dict[str, float]:
-    store = folder / f"clock-{time.time_ns()}.sqlite"  # nothing may come from a store
-    started = time.perf_counter()
-    label = f"{engine.batch_size} at once"
-    answers = complete(engine, asked, Sampling(max_new_tokens=CLOCK_TOKENS), store, label)
-    seconds = time.perf_counter() - started
-    store.unlink()
-    return {"tokens_per_second": sum(answers["tokens"]) / seconds, "seconds": seconds}
 
 
 def load(stage: Artifact, pattern: str = "*.parquet") -> dict[str, Dataset]:
@@ -189,3 +216,72 @@ def compared(results: Dataset, others: Dataset) -> tuple[str, Estimate]:
     gap = difference([results], [others])
     word = "higher" if gap.low > 0 else "lower" if gap.high < 0 else "not clearly apart"
     return word, gap
+
+
+def against(results: Dataset, others: Dataset) -> tuple[str, str]:
+    """The word of `compared`, and the difference in points with its 95 % interval."""
+    word, gap = compared(results, others)
+    value, low, high = plots.percent(gap)
+    return word, f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def summary(named_results: Mapping[str, Dataset]) -> list[dict[str, Any]]:
+    """A row for `plots.points` and a table: accuracy with interval, lengths, what was cut."""
+    rows = []
+    for name, results in named_results.items():
+        score = accuracy([results])
+        rows.append(
+            {
+                **plots.row(name, score),
+                "decoding": name,
+                "answers": len(results),
+                "right (%)": f"{100 * score.value:.1f}",
+                "median tokens": f"{np.median(results['tokens']):.0f}",
+                "cut off": score.truncated,
+                "not verifiable": score.unverifiable,
+            }
+        )
+    return rows
+
+
+def told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `summary` as a sentence, for the text beside a picture."""
+    return "; ".join(
+        f"{r['label']}: {r['value']:.1f} % ({r['low']:.1f} to {r['high']:.1f})" for r in rows
+    )
+
+
+def beside_first(named_results: Mapping[str, Dataset]) -> str:
+    """How each compares with the first, in pairs: "Against greedy: T = 1.2 lower"."""
+    (name, first), *others = named_results.items()
+    groups: dict[str, list[str]] = {}
+    for other, results in others:
+        groups.setdefault(compared(results, first)[0], []).append(other)
+    said = "; ".join(f"{' and '.join(names)} {word}" for word, names in groups.items())
+    return f"Against {name}: {said}"
+
+
+def curve(results: Dataset, limits: Sequence[int]) -> list[tuple[float, float, float]]:
+    """(value, low, high) in percent of the same answers under each limit."""
+    return [plots.percent(accuracy([cut(results, limit)])) for limit in limits]
+
+
+def steepest(
+    name: str, values: Sequence[tuple[float, float, float]], limits: Sequence[int]
+) -> str:
+    """Where `values` reach half of their last one, and the limit before."""
+    half = next(i for i, at in enumerate(values) if at[0] >= values[-1][0] / 2)
+    return f"{name} has " + ", ".join(
+        f"{values[place][0]:.0f} % right under a limit of {limits[place]} tokens"
+        for place in sorted({max(0, half - 1), half})
+    )
+
+
+def by_votes(sampled: Dataset, ks: Sequence[int]) -> dict[str, list[Any]]:
+    """pass@k, cons@k and pass@1 with their intervals, in percent, for each of `ks`."""
+    one = plots.percent(accuracy([sampled]))
+    return {
+        "pass@k: one of k is right": [plots.percent(accuracy([sampled], k=k)) for k in ks],
+        "cons@k: majority of k": [plots.percent(accuracy([voted(sampled, k)])) for k in ks],
+        "pass@1": [one] * len(ks),
+    }

@@ -14,16 +14,36 @@ from pathlib import Path
 from limo_nb import profiles
 
 PACKAGES = ("torch", "transformers", "datasets", "deepspeed", "math-verify", "papermill")
+# What some profiles use, and the command that installs it.
 OPTIONAL = {
-    "vllm": "the vllm engine (profiles for a GPU)",
-    "openai": "the openai engine (any server of its protocol)",
-    "ray": "the ray engine (Ray Data over any engine, on a cluster)",
-    "flash_attn": "FlashAttention-2 in fine-tuning; without it PyTorch's own kernels",
+    "vllm": (
+        "the vllm engine (profiles for a GPU)",
+        "conda env create -f environment-gpu.yml (on a CPU: make test-vllm)",
+    ),
+    "openai": (
+        "the openai engine (any server of its protocol)",
+        "pip install 'limo-nb[openai]'",
+    ),
+    "ray": (
+        "the ray engine (Ray Data over any engine, on a cluster)",
+        "pip install 'limo-nb[ray]'",
+    ),
+    "flash_attn": (
+        "FlashAttention-2 in fine-tuning on a GPU; without it PyTorch's own kernels",
+        "pip install flash-attn --no-build-isolation",
+    ),
+    "liger_kernel": (
+        "fused kernels in fine-tuning on a GPU (sft.liger)",
+        "pip install liger-kernel",
+    ),
 }
 PROGRAMS = {
-    "g++": "DeepSpeed's C++ operations",
-    "npm": "fetches MathJax once, for `limo-nb render`",
-    "git": "names the commit of a run",
+    "g++": ("DeepSpeed's C++ operations", "conda install -c conda-forge cxx-compiler"),
+    "npm": (
+        "fetches MathJax once, for `limo-nb render`",
+        "conda install -c conda-forge nodejs",
+    ),
+    "git": ("names the commit of a run", "conda install -c conda-forge git"),
 }
 
 
@@ -60,12 +80,21 @@ def software() -> list[Finding]:
             rows.append(Finding(name, metadata.version(name)))
         except metadata.PackageNotFoundError:
             rows.append(Finding(name, "absent", False, "make env"))
-    for name, use in OPTIONAL.items():
-        there = importlib.util.find_spec(name) is not None
-        rows.append(Finding(name, metadata.version(name) if there else f"absent: {use}"))
-    for name, use in PROGRAMS.items():
-        rows.append(Finding(name, shutil.which(name) or f"absent: {use}"))
+    for name, (use, command) in OPTIONAL.items():
+        found = _version(name)
+        rows.append(Finding(name, found or f"absent: {use}", True, "" if found else command))
+    for name, (use, command) in PROGRAMS.items():
+        found = shutil.which(name)
+        rows.append(Finding(name, found or f"absent: {use}", True, "" if found else command))
     return rows
+
+
+def _version(module: str) -> str:
+    """The version of an importable module's distribution, whatever that is called."""
+    if importlib.util.find_spec(module) is None:
+        return ""
+    names = metadata.packages_distributions().get(module) or [module]
+    return metadata.version(names[0])
 
 
 def lab_models() -> list[Finding]:

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from limo_nb import decoding, evaluation, profiles
 from limo_nb.artifacts import Artifact
+from limo_nb.profiles import Sampling
 from limo_nb.sft import report
 from limo_nb.sft.encoding import IGNORED, Encoded
 
@@ -50,13 +51,57 @@ def test_accuracy_never_falls_with_a_larger_limit() -> None:
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_ways_differ_in_temperature_and_keep_the_limit(name: str) -> None:
+def test_ways_differ_and_keep_the_limit(name: str) -> None:
     settings = profiles.load(name).evaluation
     ways = decoding.ways(settings)
-    heats = [way.temperature for way in ways.values()]
     assert ways["greedy"].temperature == 0 and ways["greedy"].samples == 1
-    assert ways["votes"] == settings.votes and len(set(heats)) == len(heats)
+    assert ways["votes"] == settings.votes
+    assert len({decoding.named(way) for way in ways.values()}) == len(ways) == 5
+    hot, nucleus = ways["hot"], ways["hot-nucleus"]
+    assert hot.top_p == 1 and nucleus == hot.model_copy(update={"top_p": decoding.NUCLEUS})
+    assert {way.max_new_tokens for way in ways.values()} == {settings.votes.max_new_tokens}
     assert decoding.part_of(settings).items <= max(2, settings.items)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "name"),
+    [
+        ({"temperature": 0.0}, "greedy"),
+        ({"temperature": 0.6}, "T = 0.6"),
+        ({"temperature": 0.6, "top_p": 0.95}, "T = 0.6, top-p 0.95"),
+    ],
+)
+def test_named(sampling: dict, name: str) -> None:
+    assert decoding.named(Sampling(**sampling)) == name
+
+
+def test_what_the_chapter_says_of_its_tables() -> None:
+    """Groups by verdict, the place where a curve reaches half, rows with intervals."""
+    right, wrong = results([3] * 30, [True] * 30), results([9] * 30, [False] * 30)
+    said = decoding.beside_first({"greedy": right, "hot": wrong, "cold": wrong, "same": right})
+    assert said == "Against greedy: hot and cold lower; same not clearly apart"
+    rows = decoding.summary({"greedy": right, "hot": wrong})
+    assert [(r["label"], r["value"], r["median tokens"]) for r in rows] == [
+        ("greedy", 100.0, "3"), ("hot", 0.0, "9"),
+    ]  # fmt: skip
+    assert decoding.told(rows).startswith("greedy: 100.0 % (")
+    mixed = results([2, 5, 9], [True, True, True])
+    limits = [2, 4, 6, 10]
+    curve = decoding.curve(mixed, limits)
+    assert [round(value) for value, _, _ in curve] == [0, 33, 67, 100]
+    assert decoding.steepest("limo", curve, limits) == (
+        "limo has 33 % right under a limit of 4 tokens, 67 % right under a limit of 6 tokens"
+    )
+
+
+def test_pass_and_cons_start_at_one_sample() -> None:
+    rows = samples("aabc", "1") + samples("cbba", "2") + samples("aaaa", "3")
+    table = Dataset.from_list(rows, features=evaluation.RESULTS)
+    series = decoding.by_votes(table, [1, 2, 4])
+    several, majority, one = series.values()
+    assert several[0] == majority[0] == one[0] == one[2]
+    assert [value for value, _, _ in several] == sorted(value for value, _, _ in several)
+    assert several[-1][0] == 100 and all(low <= v <= high for v, low, high in majority)
 
 
 @pytest.mark.parametrize(

@@ -17,24 +17,28 @@ from limo_nb.generation.models import (
     model_digest,
     quiet_bars,
     resolve,
+    shards,
     source_of,
+    stop_ids,
 )
 from limo_nb.generation.prompts import (
+    DEFAULT_SYSTEM,
     Message,
     Prompt,
     chat_prompt,
-    contains_control,
     plain_ids,
     prompt_ids,
 )
 from limo_nb.generation.request import complete, plan_batches
+from limo_nb.generation.server import server_options, vllm_python, vllm_server
 from limo_nb.generation.store import Store, shared_store
 from limo_nb.generation.workers import ALLOCATOR, Worker
 
 __all__ = [
-    "ALLOCATOR", "ENGINES", "Ask", "Batch", "Completion", "Decoder", "Engine", "Message",
-    "NotInstalled", "Prompt", "Store", "Worker", "chat_prompt", "complete",
-    "contains_control", "left_padded", "load_model", "load_tokenizer", "model_digest",
+    "ALLOCATOR", "DEFAULT_SYSTEM", "ENGINES", "Ask", "Batch", "Completion", "Decoder",
+    "Engine", "Message", "NotInstalled", "Prompt", "Store", "Worker", "chat_prompt",
+    "complete", "left_padded", "load_model", "load_tokenizer", "model_digest",
     "open_engine", "plain_ids", "plan_batches", "prompt_ids", "quiet_bars", "resolve",
-    "shared_store", "source_of",
+    "server_options", "shards", "shared_store", "source_of", "stop_ids", "vllm_python",
+    "vllm_server",
 ]  # fmt: skip

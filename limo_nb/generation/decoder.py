@@ -17,7 +17,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 
 from limo_nb.generation.base import Completion
-from limo_nb.generation.models import load_model
+from limo_nb.generation.models import load_model, stop_ids
 from limo_nb.profiles import Sampling
 
 # Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
@@ -26,21 +26,56 @@ from limo_nb.profiles import Sampling
 SEGMENT = 32
 
 
+class RoomyLayer(DynamicLayer):
+    """Keys and values of a layer, with room for the tokens to come.
+
+    `DynamicLayer` copies all that it holds for every token. On a CPU that took most of the
+    time of a small model (benchmarks/generation.py). Here a token is written in place, and
+    the room grows by SEGMENT tokens at a time.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append states (rows, heads, tokens, size); return all of them, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.rooms: dict[str, torch.Tensor] = {}
+        self.keys = self._appended("keys", self.keys, key_states)
+        self.values = self._appended("values", self.values, value_states)
+        return self.keys, self.values
+
+    def _appended(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        length = held.shape[-2] if held.numel() else 0
+        end, room = length + new.shape[-2], self.rooms.get(name)
+        # Another owner (beam search, say) may have put its own tensor in place of ours.
+        ours = room is not None and room.data_ptr() == held.data_ptr()
+        if not ours or room.shape[-2] < end:
+            room = new.new_empty(*new.shape[:-2], end + SEGMENT, new.shape[-1])
+            if length:
+                room[..., :length, :] = held
+            self.rooms[name] = room
+        room[..., length:end, :] = new
+        return room[..., :end, :]
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows `indices`; the room of the others is given back at once."""
+        super().batch_select_indices(indices)
+        self.rooms.clear()
+
+
 class Decoder:
     """Batched sampling with `generate`: the part that runs in each worker process."""
 
     def __init__(self, name: str, dtype: str, device: str = "cpu"):
         self.model, self.tokenizer = load_model(name, dtype)
         self.model.to(device)
-        stops = self.model.generation_config.eos_token_id or []
-        stops = {*(stops if isinstance(stops, list) else [stops])}
-        # The pad token ends a page of the lab's textbooks, and text of base models.
-        stops |= {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id} - {None}
-        self.stops = torch.tensor(sorted(stops), device=device)
+        stops = stop_ids(name, self.tokenizer)
+        self.stops = torch.tensor(stops, device=device)
         # Hub models bring decoding defaults (top_k, repetition_penalty) of their own;
         # what the profile says must be all that shapes the distribution.
         self.model.generation_config = GenerationConfig(
-            eos_token_id=sorted(stops), pad_token_id=self.tokenizer.pad_token_id
+            eos_token_id=stops, pad_token_id=self.tokenizer.pad_token_id
         )
 
     def decode(
@@ -109,6 +144,7 @@ class Decoder:
         cache = DynamicCache(config=self.model.config)
         if ids.shape[1] < 2 or any(type(layer) is not DynamicLayer for layer in cache.layers):
             return None
+        cache.layers = [RoomyLayer() for _ in cache.layers]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         self.model(
             input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True,

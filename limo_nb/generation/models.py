@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers import logging as transformers_logging
 
 HASHED_BYTES = 2**28  # a local model up to this size is identified by its content
@@ -96,6 +96,39 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
     except OSError as error:
         raise ValueError(f"no model at {source!r}: {error}") from error
     return model.eval(), load_tokenizer(name)
+
+
+def stop_ids(name: str, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: those of `generation_config.json`, end and padding.
+
+    The pad token ends a page of the lab's textbooks, and text of base models.
+    """
+    source, revision = source_of(name)
+    try:
+        found = GenerationConfig.from_pretrained(source, revision=revision).eos_token_id
+    except OSError:  # a model without such a file
+        found = AutoConfig.from_pretrained(source, revision=revision).eos_token_id
+    stops = {*found} if isinstance(found, list) else {found}
+    return sorted((stops | {tokenizer.eos_token_id, tokenizer.pad_token_id}) - {None})
+
+
+def shards(config: Any, gpus: int) -> int:
+    """Over how many of `gpus` the layers of a model can be cut into equal parts.
+
+    Attention heads, the feed-forward width and the vocabulary (padded to 64) must divide
+    evenly; key-value heads divide, or are repeated evenly.
+    """
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "intermediate_size", None) or heads
+    padded = -(-text.vocab_size // 64) * 64
+
+    def fits(count: int) -> bool:
+        even = shared % count == 0 or count % shared == 0
+        return even and not any(size % count for size in (heads, width, padded))
+
+    return next(count for count in range(max(1, gpus), 0, -1) if fits(count))
 
 
 @contextmanager

@@ -11,13 +11,17 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from limo_nb.generation.base import Ask, Batch, Completion, Made
-from limo_nb.generation.models import load_tokenizer, model_digest, source_of
+from limo_nb.generation.models import load_tokenizer, model_digest, source_of, stop_ids
 from limo_nb.generation.prompts import Prompt, prompt_ids
+from limo_nb.generation.server import on_this_machine
 from limo_nb.profiles import EngineSettings, Sampling
 
 
 class VllmEngine:
-    """An offline `LLM` over all visible GPUs, or over a CPU with vLLM's CPU build."""
+    """An offline `LLM` over the visible GPUs, or over a CPU with vLLM's CPU build.
+
+    It takes as many GPUs as the model divides evenly over (`shards`).
+    """
 
     def __init__(self, settings: EngineSettings, model: str):
         self.name, self.settings = model, settings
@@ -25,6 +29,7 @@ class VllmEngine:
         self.identity = {
             "kind": "vllm", "dtype": settings.dtype, "model": model_digest(model),
         }  # fmt: skip
+        self._stops = stop_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
 
     def __enter__(self) -> VllmEngine:
@@ -66,7 +71,8 @@ class VllmEngine:
         prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt)}
         parameters = SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, seed=ask.seed,
-            max_tokens=sampling.max_new_tokens, output_kind=RequestOutputKind.FINAL_ONLY,
+            max_tokens=sampling.max_new_tokens, stop_token_ids=self._stops,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )  # fmt: skip
         self._llm.llm_engine.add_request(ask.key, prompt, parameters)
 
@@ -74,8 +80,8 @@ class VllmEngine:
         source, revision = source_of(self.name)
         return LLM(
             model=source, revision=revision, dtype=self.settings.dtype, seed=0,
-            tensor_parallel_size=max(1, torch.cuda.device_count()),
             generation_config="vllm",  # not the decoding defaults of the model
+            **on_this_machine(source, revision),
         )  # fmt: skip
 
 

@@ -1,0 +1,110 @@
+"""Engines side by side: what is recorded, what is here, and the server that is started."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from tiny import problems, tiny_model
+
+from limo_nb import engines
+from limo_nb.generation import (
+    chat_prompt,
+    load_tokenizer,
+    server_options,
+    shards,
+    stop_ids,
+    vllm_python,
+    vllm_server,
+)
+from limo_nb.profiles import EngineSettings
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+def test_what_was_recorded_is_whole() -> None:
+    known = engines.recorded()
+    assert known["batches"] == list(engines.BATCHES)
+    assert {row["engine"] for row in known["engines"]} == {"transformers", "vllm", "openai"}
+    assert {"machine", "date", "model", "load"} <= set(known["made"])
+    for row in known["engines"]:
+        for metric in ("tokens_per_second", "tokens_per_processor_second"):
+            assert len(row[metric]) == len(known["batches"]) and min(row[metric]) > 0
+    curves = engines.curves(known)
+    assert len(curves) == 3 and all("." in name for name in curves)  # a version in each
+
+
+def test_an_engine_is_clocked_and_compared(model, tmp_path) -> None:
+    settings = EngineSettings(dtype="float32", batch_size=8)
+    asked = [(f"p{i}", chat_prompt(r["question"], "")) for i, r in enumerate(problems(3))]
+    made = engines.answered(settings, "transformers", model, asked, tmp_path)
+    assert len(made.texts) == 3 and made.tokens_per_second > 0
+    other = engines.Answered(1234.5, [*made.texts[:2], "other"])
+    rows = engines.side_by_side({"transformers": made, "openai": other})
+    assert [row["same texts"] for row in rows] == ["3 of 3", "2 of 3"]
+    assert rows[1]["tokens/s"] == "1,234"
+    clocked = engines.clock(settings, model, [prompt for _, prompt in asked], tmp_path)
+    assert [row["batch"] for row in clocked] == list(engines.BATCHES)
+    assert not list(tmp_path.glob("clock-*"))  # nothing is left of the clock's stores
+
+
+@pytest.mark.parametrize(
+    ("heads", "shared", "width", "gpus", "want"),
+    [
+        (40, 8, 27648, 8, 8),  # Qwen2.5-32B
+        (12, 2, 8960, 8, 4),  # Qwen2.5-Math-1.5B: 12 heads are no eight parts
+        (14, 2, 4864, 8, 2),  # Qwen2.5-0.5B
+        (28, 4, 18944, 6, 4),  # Qwen2.5-7B on six cards
+        (32, 8, 14336, 3, 2),
+        (6, 6, 512, 0, 1),
+    ],
+)
+def test_shards_divide_a_model_evenly(heads, shared, width, gpus, want) -> None:
+    facts = {"num_attention_heads": heads, "num_key_value_heads": shared}
+    text = SimpleNamespace(**facts, intermediate_size=width, vocab_size=151936)
+    assert shards(SimpleNamespace(get_text_config=lambda: text), gpus) == want
+
+
+def test_stops_are_the_same_for_every_engine(model) -> None:
+    tokenizer = load_tokenizer(model)
+    wanted = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert stop_ids(model, tokenizer) == sorted(wanted) and len(wanted) == 2
+
+
+def test_a_server_is_told_to_leave_the_decoding_alone(model, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    options = " ".join(server_options(model, "float32"))
+    for part in (f"--model {model}", f"--served-model-name {model}", "--dtype float32",
+                 "--generation-config vllm", "--enforce-eager"):  # fmt: skip
+        assert part in options
+    assert "--revision" not in options and "None" not in options
+
+
+def test_a_server_that_cannot_start_says_why(model) -> None:
+    """An interpreter without vLLM: the last lines of the process are in the message."""
+    if vllm_python() == sys.executable:
+        pytest.skip("vLLM is in this environment")
+    with pytest.raises(RuntimeError, match="ended with status 1:(?s:.)*No module named"):
+        with vllm_server(model, sys.executable):
+            raise AssertionError("it must not be up")
+
+
+def test_where_vllm_is_looked_for(monkeypatch) -> None:
+    if vllm_python() == sys.executable:
+        pytest.skip("vLLM is in this environment")
+    for name in ("OPENAI_BASE_URL", "LIMO_NB_VLLM"):
+        monkeypatch.delenv(name, raising=False)
+    assert vllm_python() is None
+    assert not engines.found()["vllm"] and not engines.found()["openai"]
+    with pytest.raises(ValueError, match="LIMO_NB_VLLM"), engines.server("x"):
+        pass
+    monkeypatch.setenv("LIMO_NB_VLLM", "/else/bin/python")
+    assert vllm_python() == engines.found()["openai"] == "/else/bin/python"
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert engines.found()["openai"] == "http://127.0.0.1:9/v1"
+    with engines.server("x") as address:
+        assert address == "http://127.0.0.1:9/v1"
