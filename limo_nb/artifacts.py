@@ -48,6 +48,7 @@ CHAPTER_OF = {
     "ablations/": 9,
     "claims": 10,
     "sensitivity": 11,
+    "beyond/": 12,
 }
 PACKAGES = ("torch", "transformers", "datasets", "deepspeed", "math-verify", "limo-nb")
 

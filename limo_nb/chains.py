@@ -23,13 +23,12 @@ import numpy as np
 import yaml
 from datasets import Dataset, concatenate_datasets
 
-from limo_nb.grading import final_answer, grade_many
+from limo_nb.grading import final_answer
+from limo_nb.verifiers import MATHEMATICS, SENTENCE, Verifier
 
 DIMENSIONS = ("length", "verification", "exploration", "granularity")
 CJK = "\u3400-\u9fff"
 WORD = re.compile(rf"[{CJK}]|[^\W\d_{CJK}]+(?:['’][^\W\d_{CJK}]+)?|\d+(?:\.\d+)?")
-# A sentence of one line; "2. " at its start is a label and does not end it.
-SENTENCE = re.compile(r"(?:\d{1,3}\.[ \t]+)?\S.*?(?:[.!?](?=\s|</|$)|[。！？]|$)", re.MULTILINE)
 LABEL = re.compile(r"(?<!\S)\d{1,3}\)(?=\s)|(?m:^\s*\d{1,3}\.)(?=\s)|\b[Ss]tep \d{1,3}\b")
 EQUATION = re.compile(r"\S\s*=\s*\S|\bgives\b|\bequals\b")
 
@@ -311,41 +310,29 @@ def looks_cut(text: str) -> bool:
     return not ended and final_answer(last) is None
 
 
-def first_right(texts: Sequence[str], references: Sequence[str]) -> list[int | None]:
+def first_right(
+    texts: Sequence[str], references: Sequence[str], verifier: Verifier = MATHEMATICS
+) -> list[int | None]:
     """For each chain the place (characters) where its first right answer ends.
 
-    Only statements count (a box, "the answer is …"), since a number may also turn up on
-    the way; they are graded as final answers are. None where no statement is right. The
-    share of words behind it shows what a chain spends on doubting a right answer
-    ("overthinking", Chen et al. 2024).
+    Only statements count (in mathematics a box, "the answer is …"), since a number may also
+    turn up on the way; they are judged as final answers are. None where no statement is
+    right. The share of words behind it shows what a chain spends on doubting a right
+    answer ("overthinking", Chen et al. 2024).
     """
-    stated = [list(_statements(text)) for text in texts]
+    stated = [list(verifier.statements(text)) for text in texts]
     pairs = [
-        (reference, span)
-        for spans, reference in zip(stated, references, strict=True)
-        for _, span in spans
+        (reference, said)
+        for found, reference in zip(stated, references, strict=True)
+        for _, said in found
     ]
     different = list(dict.fromkeys(pairs))
-    verdicts = grade_many([r for r, _ in different], [rf"\boxed{{{s}}}" for _, s in different])
+    verdicts = verifier.verify([r for r, _ in different], [said for _, said in different])
     right = {pair for pair, verdict in zip(different, verdicts, strict=True) if verdict.correct}
     return [
-        next((end for end, span in spans if (reference, span) in right), None)
-        for spans, reference in zip(stated, references, strict=True)
+        next((end for end, said in found if (reference, said) in right), None)
+        for found, reference in zip(stated, references, strict=True)
     ]
-
-
-STATEMENT = re.compile(
-    r"\\boxed|\banswer\**\s*(?:is\b|:|=)|答案(?:是|为|為|：|:)", re.IGNORECASE
-)
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """(end, answer) of every sentence that states an answer."""
-    for match in SENTENCE.finditer(text):
-        if STATEMENT.search(match.group()):
-            span = final_answer(re.sub(r"</?think>", " ", match.group()))
-            if span is not None:
-                yield match.end(), span
 
 
 # ---------------------------------------------------------------- collecting
@@ -366,8 +353,15 @@ def from_teachers(
     return concatenate_datasets(tables)
 
 
-def collect(problems: Dataset, attempts: Dataset, scale: Scale | None = None) -> Dataset:
+def collect(
+    problems: Dataset,
+    attempts: Dataset,
+    scale: Scale | None = None,
+    verifier: Verifier = MATHEMATICS,
+) -> Dataset:
     """The different correct, finished chains of `attempts`, with scores.
+
+    `verifier` is that of the attempts (`selection.solve`); it finds where a chain is done.
 
     Columns: question_id, teacher, sample, question, answer, solution (the chain),
     subject, level, score, the four dimensions, the fields of `Measures`, tokens. The
@@ -385,7 +379,8 @@ def collect(problems: Dataset, attempts: Dataset, scale: Scale | None = None) ->
         raise ValueError(f"attempts at questions not among the problems: {sorted(unknown)[:3]}")
     texts = [row["text"].strip() for row in correct]
     scale = scale or Scale.of(texts)
-    answered = first_right(texts, [by_id[row["id"]]["answer"] for row in correct])
+    references = [by_id[row["id"]]["answer"] for row in correct]
+    answered = first_right(texts, references, verifier)
     return Dataset.from_list(
         [
             _chain(by_id[row["id"]], row, score(text, scale), measure(text, place, True))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ import pandas as pd
 import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from limo_nb.artifacts import Artifact
 from limo_nb.profiles import PoolSettings
 from limo_nb.sieves import (  # noqa: F401  (words to bands: what chapter 3 looks at)
     CHUNK,
@@ -44,6 +47,7 @@ from limo_nb.sources import (  # noqa: F401  (a pool's columns and readers belon
     load_pool,
     plain_answer,
     read_problems,
+    read_source,
     real_pool,
 )
 
@@ -93,6 +97,18 @@ class Sieved:
         counts["of"] = total
         return counts.rename_axis(column).rename_axis("reason", axis=1)
 
+    def crossed(self, reason: str, labels: Mapping[str, str]) -> pd.DataFrame:
+        """Of what fell for reasons that match `reason`: its label against its counterpart's.
+
+        `reason` is a regular expression; `labels` says for every id where it is from.
+        """
+        fell = [row for row in self.dropped if re.search(reason, row["reason"])]
+        table = pd.crosstab(
+            [labels[row["id"]] for row in fell],
+            [labels[row["counterpart"]] for row in fell],
+        )
+        return table.rename_axis("dropped from").rename_axis("counterpart in", axis=1)
+
     def then(self, sieve: Callable[[Dataset], Sieved]) -> Sieved:
         """This sieve followed by another; the drops of both."""
         after = sieve(self.kept)
@@ -109,6 +125,17 @@ def nothing() -> Dataset:
 def published() -> dict[str, Any]:
     """The figures of `paper.yaml`: what the papers report, with sources."""
     return yaml.safe_load(resources.files("limo_nb").joinpath("paper.yaml").read_text())
+
+
+def save(folder: Path, **tables: Dataset) -> None:
+    """Every table as a Parquet file of its name in `folder`; `stored` reads one again."""
+    for name, table in tables.items():
+        table.to_parquet(str(folder / f"{name}.parquet"))
+
+
+def stored(folder: Path | Artifact, name: str) -> Dataset:
+    """Table `name` of a folder or a finished stage."""
+    return Dataset.from_parquet(str(folder / f"{name}.parquet"))
 
 
 def digest(table: Dataset) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -17,17 +18,19 @@ from scipy.stats import beta
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from limo_nb.generation import (
+    Engine,
     chat_prompt,
     complete,
     load_tokenizer,
     open_engine,
+    quiet_bars,
     shared_store,
     source_of,
 )
-from limo_nb.grading import Verdict, grade_many
-from limo_nb.problems import COLUMNS, DROPPED, Sieved
+from limo_nb.problems import DROPPED, Sieved
 from limo_nb.profiles import EngineSettings, FilterSettings, Sampling
-from limo_nb.rows import records, required
+from limo_nb.progress import progress
+from limo_nb.verifiers import MATHEMATICS, Verifier
 
 CONFIDENCE = 0.95
 
@@ -37,18 +40,20 @@ def solve(
     problems: Dataset,
     model: str,
     settings: FilterSettings,
-    engine: EngineSettings,
+    engine: EngineSettings | Engine,
     system_prompt: str,
     folder: Path,
+    verifier: Verifier = MATHEMATICS,
 ) -> Dataset:
-    """Every problem attempted `settings.sampling.samples` times by `model`, and graded.
+    """Every problem attempted `settings.sampling.samples` times by `model`, and verified.
 
     Columns: id, sample, text, tokens, finished, correct (True, False, or None where the
-    answer cannot be verified). With `settings.stop_every`, attempts are drawn in rounds
-    of so many, and a problem that has more right answers than its band allows gets no
-    more, except those of `never_stopped`. Completions are kept in a store that the
-    stages of a run share, so that a killed run, another band or a longer pool finds
-    what was sampled.
+    answer cannot be verified). `engine` says how completions of `model` are made, or makes
+    them itself; `verifier` says which are right. With `settings.stop_every`, attempts are
+    drawn in rounds of so many, and a problem that has more right answers than its band
+    allows gets no more, except those of `never_stopped`. Completions are kept in a store
+    that the stages of a run share, so that a killed run, another band or a longer pool
+    finds what was sampled.
     """
     if not len(problems):
         raise ValueError("no problems to solve: the filter before this one left none")
@@ -56,7 +61,8 @@ def solve(
     total = settings.sampling.samples
     size = settings.stop_every or total
     rounds: list[Dataset] = []
-    with open_engine(engine, model) as opened:
+    ours = isinstance(engine, EngineSettings)
+    with open_engine(engine, model) if ours else engine as opened:
         store = shared_store(folder, opened)
         for first in range(0, total, size):
             asked = _open(problems, rounds, settings, whole)
@@ -66,7 +72,7 @@ def solve(
             items = [(row["id"], chat_prompt(row["question"], system_prompt)) for row in asked]
             label = model if size == total else f"{model}, from {first + 1}"
             answers = complete(opened, items, sampling, store, label, first)
-            rounds.append(grade_attempts(asked, answers))
+            rounds.append(grade_attempts(asked, answers, verifier))
     return _by_problem(problems, concatenate_datasets(rounds))
 
 
@@ -122,10 +128,12 @@ def _by_problem(problems: Dataset, attempts: Dataset) -> Dataset:
     return attempts.select(sorted(range(len(keys)), key=keys.__getitem__))
 
 
-def grade_attempts(problems: Dataset, answers: Dataset) -> Dataset:
+def grade_attempts(
+    problems: Dataset, answers: Dataset, verifier: Verifier = MATHEMATICS
+) -> Dataset:
     """`answers` (id, sample, text, tokens, finished) with the column `correct`.
 
-    An answer given several times to one question is graded once.
+    An answer given several times to one question is judged once.
     """
     references = dict(zip(problems["id"], problems["answer"], strict=True))
     pairs = [
@@ -133,47 +141,11 @@ def grade_attempts(problems: Dataset, answers: Dataset) -> Dataset:
         for name, text in zip(answers["id"], answers["text"], strict=True)
     ]
     different = list(dict.fromkeys(pairs))
-    verdicts: list[Verdict] = grade_many([r for r, _ in different], [t for _, t in different])
+    verdicts = verifier.verify([r for r, _ in different], [t for _, t in different])
     known = {pair: verdict.correct for pair, verdict in zip(different, verdicts, strict=True)}
     rows = answers.select_columns(["id", "sample", "text", "tokens", "finished"]).to_list()
     graded = [{**row, "correct": known[pair]} for row, pair in zip(rows, pairs, strict=True)]
     return Dataset.from_list(graded)
-
-
-# Whose recorded answers play which filter's solver: two attempts each.
-RECORDED = {
-    "weak": ("6b_finetuning", "6b_verification"),
-    "strong": ("175b_finetuning", "175b_verification"),
-}
-
-
-def recorded(root: Path) -> tuple[Dataset, dict[str, Dataset]]:
-    """Real problems and attempts at them that others recorded: (problems, by solver).
-
-    1,319 GSM8K problems in `root`/pool/gsm8k_model_solutions.jsonl, with the answers of
-    two models of 6 and two of 175 billion parameters, and whether they are right (Cobbe
-    et al. 2021). The level is the number of calculations in the reference solution.
-    Attempts have id, sample, correct. Raises FileNotFoundError where there is no file.
-    """
-    problems, attempts = [], {solver: [] for solver in RECORDED}
-    for place, row in records(root / "pool" / "gsm8k_model_solutions.jsonl"):
-        row = required(row, ("question", "ground_truth"), place)
-        name = f"gsm8k-{len(problems):04d}"
-        solution, _, answer = row["ground_truth"].rpartition("\nA: ")
-        problems.append(
-            {
-                "id": name, "question": row["question"], "answer": answer.strip(),
-                "solution": solution, "source": "gsm8k", "subject": "word problems",
-                "level": solution.count("<<"),
-            }
-        )  # fmt: skip
-        for solver, models in RECORDED.items():
-            attempts[solver] += [
-                {"id": name, "sample": n, "correct": row[model]["is_correct"]}
-                for n, model in enumerate(models)
-            ]
-    tables = {solver: Dataset.from_list(rows) for solver, rows in attempts.items()}
-    return Dataset.from_list(problems, features=COLUMNS), tables
 
 
 # ---------------------------------------------------------------- counting
@@ -339,44 +311,6 @@ def balanced(
     return Dataset.from_list(chosen)
 
 
-def by_level(counts: Dataset, problems: Dataset) -> list[dict]:
-    """Mean solving rates of the quarters of `problems` with the lowest and highest level.
-
-    Two rows for `plots.points`: label, value, low, high in percent, over the problems of
-    each quarter that were attempted. Quarters are larger where levels tie.
-    """
-    level = dict(zip(problems["id"], problems["level"], strict=True))
-    low, high = np.quantile(problems["level"], (0.25, 0.75))
-    attempted = [(level[row["id"]], row["rate"]) for row in counts]
-    quarters = {
-        "lowest levels": [rate for at, rate in attempted if at <= low],
-        "highest levels": [rate for at, rate in attempted if at >= high],
-    }
-    names = ("value", "low", "high")
-    return [
-        {"label": label}
-        | dict(zip(names, (100 * n for n in mean_interval(rates)), strict=True))
-        for label, rates in quarters.items()
-    ]
-
-
-def survival(problems: Dataset, kept: Dataset) -> list[dict]:
-    """The share of every subject and level that is in `kept`, in percent, for `plots.heat`.
-
-    Rows have family (the subject), level, value.
-    """
-    stays = set(kept["id"])
-    return [
-        {
-            "family": subject,
-            "level": level,
-            "value": 100 * np.mean([rows[i]["id"] in stays for i in places]),
-        }
-        for rows in [problems.to_list()]
-        for (subject, level), places in sorted(_cells(rows).items())
-    ]
-
-
 def cells_in_effect(problems: Dataset) -> float:
     """The effective number of subject–level cells: the exponential of their entropy.
 
@@ -425,27 +359,45 @@ def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
     """Sentence embeddings (texts, width) of length 1: mean last hidden states of `model`.
 
     `model` is a Hub id, a folder or `lab:NAME`. Any language model will do; one that was
-    trained for sentences, with mean pooling, does better.
+    trained for sentences, with mean pooling, does better. Raises ValueError where there is
+    no such model.
     """
+    import torch
+
+    network, tokenizer = _encoder(model)
+    rows = []
+    with progress(len(texts), "texts", "embedded") as bar:
+        for start in range(0, len(texts), batch_size):
+            part = list(texts[start : start + batch_size])
+            given = tokenizer(
+                part, return_tensors="pt", padding=True, padding_side="right", truncation=True
+            )
+            given = {name: given[name] for name in ("input_ids", "attention_mask")}
+            with torch.inference_mode():
+                states = network(**given).last_hidden_state
+            mask = given["attention_mask"][:, :, None]
+            mean = (states * mask).sum(1) / mask.sum(1)
+            rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy())
+            bar.update(len(part))
+    return np.concatenate(rows)
+
+
+def _encoder(model: str) -> tuple[Any, Any]:
+    """(network without a head, tokenizer) of `model`."""
     import torch
     from transformers import AutoModel
 
     source, revision = source_of(model)
-    network = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32).eval()
-    tokenizer = load_tokenizer(model)
-    rows = []
-    for start in range(0, len(texts), batch_size):
-        part = list(texts[start : start + batch_size])
-        given = tokenizer(
-            part, return_tensors="pt", padding=True, padding_side="right", truncation=True
-        )
-        given = {name: given[name] for name in ("input_ids", "attention_mask")}
-        with torch.inference_mode():
-            states = network(**given).last_hidden_state
-        mask = given["attention_mask"][:, :, None]
-        mean = (states * mask).sum(1) / mask.sum(1)
-        rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy())
-    return np.concatenate(rows)
+    try:
+        with quiet_bars():
+            network = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
+        return network.eval(), load_tokenizer(model)
+    except (OSError, ValueError) as error:  # no folder, no Hub, no model in what was found
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"no model for embeddings at {model!r}: name a folder with config.json, weights "
+            f"and tokenizer, `lab:NAME`, or a Hub id while online ({first})"
+        ) from error
 
 
 def _why_kept(row: dict, cells: dict, similarity: float, first: bool) -> str:

@@ -92,23 +92,27 @@ def load_pool(settings: PoolSettings) -> Dataset:
 
     The source is "lab", a name in `registry()` or "real" (AIME, MATH and GSM8K), a JSON,
     JSONL, Parquet or Arrow file, a folder of them, or a Hub data set, `ID` or
-    `ID@REVISION`. Which problems are taken depends on `settings.seed`. Raises ValueError
-    that names file and row of a corrupt row.
+    `ID@REVISION`. Which problems are taken depends on `settings.seed`. `settings.fields`
+    says what a file or data set calls our columns, where not by a usual name. Raises
+    ValueError that names file and row of a corrupt row.
     """
     if settings.source == "lab":
         rows = lab.pool(settings.size, settings.seed)
         return Dataset.from_list(rows, features=COLUMNS)
-    return _load(settings.source, settings.size, settings.seed)
+    return _load(settings.source, settings.size, settings.seed, settings.fields)
 
 
-def _load(source: str, size: int, seed: int) -> Dataset:
+def _load(source: str, size: int, seed: int, fields: Mapping[str, str]) -> Dataset:
     entries = registry()
+    known = source.partition("@")[0]
+    if fields and (known in (*entries, "real") or known in _on_hub(entries)):
+        raise ValueError(f"the fields of {source!r} are those of sources.yaml: leave out yours")
     if source == "real":
         return _at_most(concatenate_datasets([read_source(name) for name in REAL]), size, seed)
     if source in entries:
         return read_source(source, size, seed)
     if Path(source).exists():
-        return _at_most(read_problems(Path(source)), size, seed)
+        return _at_most(read_problems(Path(source), fields=fields), size, seed)
     name, _, revision = source.partition("@")
     if "/" not in name:
         known = ", ".join(["lab", "real", *entries])
@@ -116,10 +120,24 @@ def _load(source: str, size: int, seed: int) -> Dataset:
             f"no pool {source!r}: it is no file, no Hub data set (OWNER/NAME), and none "
             f"of {known}"
         )
-    for known, entry in entries.items():
-        if entry.get("hub", {}).get("id") == name:
-            return _from_hub(entry["hub"], revision, size, seed, known)
-    return _from_hub({"id": name, "split": "train"}, revision, size, seed)
+    if name in _on_hub(entries):
+        known = _on_hub(entries)[name]
+        return _from_hub(entries[known]["hub"], revision, size, seed, known)
+    facts = {"id": name, "split": "train", "fields": _checked(fields)}
+    return _from_hub(facts, revision, size, seed)
+
+
+def _on_hub(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Hub id → the entry of `sources.yaml` that knows it."""
+    return {entry["hub"]["id"]: name for name, entry in entries.items() if "hub" in entry}
+
+
+def _checked(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """`fields`; ValueError where one of them is for no column of ours."""
+    unknown = [name for name in fields if name not in COLUMNS]
+    if unknown:
+        raise ValueError(f"no column {unknown[0]!r}: fields may name {', '.join(COLUMNS)}")
+    return fields
 
 
 def read_source(name: str, size: int | None = None, seed: int = 0) -> Dataset:
@@ -160,8 +178,13 @@ def real_pool(root: Path) -> Dataset:
     )
 
 
-def read_problems(path: Path, source: str | None = None) -> Dataset:
-    """The problems in a JSON, JSONL, Parquet or Arrow file, or in all such of a folder."""
+def read_problems(
+    path: Path, source: str | None = None, fields: Mapping[str, str] | None = None
+) -> Dataset:
+    """The problems in a JSON, JSONL, Parquet or Arrow file, or in all such of a folder.
+
+    `fields` maps a column of ours to what the file calls it, as in `sources.yaml`.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     files = [path]
@@ -169,7 +192,8 @@ def read_problems(path: Path, source: str | None = None) -> Dataset:
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     if not files or any(file.suffix not in SUFFIXES for file in files):
         raise ValueError(f"{path}: expected files that end in {', '.join(SUFFIXES)}")
-    tables = [_table(enumerate(records(file), 1), source or file.stem) for file in files]
+    shape = Shape(_checked(fields or {}))
+    tables = [_table(enumerate(records(file), 1), source or file.stem, shape) for file in files]
     return concatenate_datasets(tables)
 
 

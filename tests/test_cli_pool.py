@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from tiny import tiny_model
 from typer.testing import CliRunner
 
-from limo_nb import lab, problems
+from limo_nb import lab, problems, selection
 from limo_nb.cli import app
 from limo_nb.rows import records
 
@@ -155,3 +156,42 @@ def test_select_balances_and_explains(tmp_path):
     assert facts["cells after"] == 2.0 > facts["cells before"]
     assert all("kept because" in row["reason"] for row in chosen)
     assert call("select", file, "-k", 6, "--seed", 3) == facts
+
+
+def test_select_by_embeddings_of_a_local_model(tmp_path):
+    rows = [{**row, "subject": "A", "level": 1} for row in lab.pool(12, 1)]
+    file = write(tmp_path / "p.jsonl", rows)
+    model = str(tiny_model(tmp_path / "model"))
+    facts = call("select", file, "-k", 4, "--embed", model, "--out", tmp_path / "e.jsonl")
+    assert facts["compared by"] == f"embeddings of {model}"
+    pool = problems.read_problems(file)
+    vectors = selection.embed(pool["question"][:], model)
+    wanted = selection.balanced(pool, 4, 0, vectors)
+    assert [row["id"] for row in rows_of(tmp_path / "e.jsonl")] == wanted["id"][:]
+    assert call("select", file, "-k", 4)["compared by"] == "TF-IDF"
+
+
+def test_select_names_a_missing_model_and_writes_nothing(tmp_path):
+    file = write(tmp_path / "p.jsonl", lab.pool(3, 1))
+    missing = str(tmp_path / "nowhere")
+    done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--embed", missing])
+    assert isinstance(done.exception, ValueError)
+    assert "no model for embeddings at" in str(done.exception) and missing in str(
+        done.exception
+    )
+    assert not (tmp_path / "p-selected.jsonl").exists()
+
+
+def test_select_does_not_overwrite_its_file(tmp_path):
+    file = write(tmp_path / "p.jsonl", lab.pool(3, 1))
+    done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--out", str(file)])
+    assert "two files" in str(done.exception) and len(rows_of(file)) == 3
+
+
+def test_select_reads_columns_by_the_names_it_is_told(tmp_path):
+    rows = [{"text": f"Number {n}?", "answer": "1", "stars": n % 2} for n in range(8)]
+    file = write(tmp_path / "p.jsonl", rows)
+    facts = call("select", file, "-k", 2, "--field", "question=text", "--field", "level=stars")
+    assert facts["cells after"] == 2.0
+    done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--field", "text"])
+    assert "is not COLUMN=NAME" in str(done.exception)

@@ -450,3 +450,44 @@ def test_a_benchmark_poured_into_the_pool_falls_out_again(exam):
     sieved = problems.decontaminate(leaked, exam)
     assert len(sieved.kept) == 0
     assert set(sieved.dropped["overlap"]) == {1.0}
+
+
+def test_what_fell_is_crossed_with_where_its_counterpart_is():
+    pool = pool_of("one", "One", "two", "ONE")
+    sieved = problems.drop_duplicates(pool)
+    labels = {"p0": "here", "p1": "here", "p2": "here", "p3": "there"}
+    found = sieved.crossed("duplicate", labels)
+    assert found.to_dict() == {"here": {"here": 1, "there": 1}}
+    assert sieved.crossed("shares", labels).empty
+
+
+def test_tables_are_stored_and_read_again(tmp_path):
+    pool = pool_of("one", "two")
+    problems.save(tmp_path, pool=pool, rest=pool.select([1]))
+    assert problems.stored(tmp_path, "pool").to_list() == pool.to_list()
+    assert problems.stored(tmp_path, "rest")["id"] == ["p1"]
+
+
+def test_a_file_may_call_its_columns_as_it_likes(tmp_path):
+    row = {"text": "One?", "key": 1, "stars": "Level 4", "area": "algebra"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    fields = {"question": "text", "answer": "key", "level": "stars", "subject": "area"}
+    given = PoolSettings(source=str(tmp_path / "p.jsonl"), size=9, fields=fields)
+    found = problems.load_pool(given)[0]
+    assert [found[name] for name in fields] == ["One?", "1", 4, "algebra"]
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "message"),
+    [
+        ("p.json", {"quest": "problem"}, "no column 'quest': fields may name id, question"),
+        ("p.json", {"question": "text"}, "row 1: no text"),
+        ("math", {"question": "text"}, "those of sources.yaml"),
+        ("AI-MO/NuminaMath-CoT@main", {"question": "text"}, "those of sources.yaml"),
+    ],
+)
+def test_fields_that_cannot_be_are_named(tmp_path, monkeypatch, source, fields, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.json").write_text(FILES["p.json"])
+    with pytest.raises(ValueError, match=message):
+        problems.load_pool(PoolSettings(source=source, size=9, fields=fields))

@@ -1,7 +1,6 @@
 """Choosing questions: counts, filters with three-valued verdicts, balance, exercises."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,21 +136,6 @@ def test_attempts_are_graded_against_their_own_question():
     )
     graded = selection.grade_attempts(Dataset.from_list(rows, features=COLUMNS), answers)
     assert graded["correct"] == [True, False, True, False, True]
-
-
-def test_a_recorded_walk_on_real_problems():
-    root = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-    if not (root / "pool").is_dir():
-        pytest.skip("../shared/data/pool is not beside the repository")
-    pool, attempts = selection.recorded(root)
-    assert len(pool) == len(set(pool["id"])) == 1319
-    assert all(pool["answer"]) and min(pool["level"]) >= 0 and max(pool["level"]) < 20
-    counts = {solver: selection.solve_counts(rows) for solver, rows in attempts.items()}
-    assert np.mean(counts["weak"]["rate"]) < np.mean(counts["strong"]["rate"])
-    harder = selection.keep_by_rate(pool, counts["weak"], (0, 0)).kept
-    rare = selection.keep_by_rate(harder, counts["strong"], (1, 1)).kept
-    assert 0 < len(rare) < len(harder) < len(pool)
-    assert np.mean(harder["level"]) > np.mean(pool["level"])
 
 
 # ---------------------------------------------------------------- counting
@@ -327,6 +311,11 @@ def test_embeddings_can_take_the_place_of_words(model):
     assert turned["id"] == selection.balanced(pool, 2, 0, vectors)["id"]
 
 
+def test_embeddings_need_a_model(tmp_path):
+    with pytest.raises(ValueError, match="no model for embeddings at .*config.json"):
+        selection.embed(["A purse."], str(tmp_path))
+
+
 def test_embeddings_do_not_depend_on_padding(model):
     texts = ["A dial of ten marks is at 7.", "A purse.", "A dial of ten marks is at 8."]
     together = selection.embed(texts, model)
@@ -349,25 +338,6 @@ def test_cells_in_effect(sizes, cells):
     ]
     table = Dataset.from_list(rows, features=COLUMNS)
     assert selection.cells_in_effect(table) == pytest.approx(cells, abs=1e-3)
-
-
-def test_by_level_compares_the_ends_among_what_was_attempted():
-    rows = [problem(f"p{n}", level=1 + n) for n in range(8)]
-    counts = selection.solve_counts(attempts(p0="++", p1="+-", p3="--", p6="--", p7="+-"))
-    lowest, highest = selection.by_level(counts, Dataset.from_list(rows, features=COLUMNS))
-    assert (lowest["label"], lowest["value"]) == ("lowest levels", 75.0)
-    assert (highest["label"], highest["value"]) == ("highest levels", 25.0)
-    assert all(row["low"] <= row["value"] <= row["high"] for row in (lowest, highest))
-
-
-def test_survival_is_a_share_of_every_cell():
-    rows = [problem(f"d{n}", level=1 + n // 2) for n in range(4)] + [problem("g", "grid", 1)]
-    table = Dataset.from_list(rows, features=COLUMNS)
-    assert selection.survival(table, table.select([0, 2, 3])) == [
-        {"family": "dial", "level": 1, "value": 50.0},
-        {"family": "dial", "level": 2, "value": 100.0},
-        {"family": "grid", "level": 1, "value": 0.0},
-    ]
 
 
 def test_every_choice_has_a_reason():

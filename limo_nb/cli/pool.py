@@ -75,6 +75,17 @@ def _beside(file: Path, what: str, suffix: str) -> Path:
     return file.with_name(f"{file.stem}-{what}{suffix}")
 
 
+def _fields(pairs: Sequence[str] | None) -> dict[str, str]:
+    """`["level=difficulty"]` as a mapping."""
+    found = {}
+    for pair in pairs or []:
+        column, equals, name = pair.partition("=")
+        if not (column and equals and name):
+            raise ValueError(f"--field {pair!r} is not COLUMN=NAME, e.g. level=difficulty")
+        found[column] = name
+    return found
+
+
 def _exam(against: Sequence[str] | None) -> Any:
     """The items of the benchmarks and files in `against`, with id and question."""
     from datasets import concatenate_datasets
@@ -101,6 +112,7 @@ def sample(
     top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Of all samples.")] = None,
+    question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +130,7 @@ def sample(
     given = {name: value for name, value in given.items() if value is not None}
     sampling = profiles.Sampling(**settings.chains.sampling.model_dump() | given)
     out = out or _beside(file, "answers", ".jsonl")
-    texts = sources.read_texts(file)
+    texts = sources.read_texts(file, question)
     items = [(r["id"], chat_prompt(r["question"], settings.system_prompt)) for r in texts]
     with open_engine(settings.engine, model) as engine:
         store = store or out.with_suffix(".sqlite")
@@ -137,16 +149,28 @@ def select(
     k: Annotated[int, typer.Option("-k", "--count", min=1, help="Questions to choose.")],
     out: Out = None,
     seed: Annotated[int, typer.Option(help="Of the order of turns.")] = 0,
+    embed: Annotated[
+        str | None,
+        typer.Option(help="Compare by sentence embeddings of this model; none: by TF-IDF."),
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=NAME, what FILE calls a column, e.g. level=difficulty."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose K questions of FILE, balanced over subject and level, unlike each other."""
     from limo_nb import rows, selection, sources
 
     out = out or _beside(file, "selected", ".jsonl")
-    pool = sources.read_problems(file)
-    chosen = selection.balanced(pool, k, seed)
+    if out.resolve() == file.resolve():
+        raise ValueError("FILE and --out must be two files")
+    pool = sources.read_problems(file, fields=_fields(field))
+    vectors = selection.embed(pool["question"][:], embed) if embed else None
+    chosen = selection.balanced(pool, k, seed, vectors)
     rows.write(chosen, out)
     facts: dict[str, Any] = {"rows": len(pool), "chosen": len(chosen), "seed": seed}
+    facts["compared by"] = f"embeddings of {embed}" if embed else "TF-IDF"
     facts["cells before"] = round(selection.cells_in_effect(pool), 2)
     facts["cells after"] = round(selection.cells_in_effect(chosen), 2)
     _tell(facts | {"out": str(out)}, as_json)
