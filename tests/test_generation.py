@@ -4,7 +4,9 @@ import sqlite3
 import sys
 
 import pytest
+import torch
 from tiny import problems, tiny_model
+from transformers.cache_utils import DynamicLayer
 
 from limo_nb.generation import (
     Decoder,
@@ -19,6 +21,7 @@ from limo_nb.generation import (
     prompt_ids,
     resolve,
 )
+from limo_nb.generation.decoder import RoomyLayer
 from limo_nb.profiles import EngineSettings, Sampling
 
 SYSTEM = "Answer the question."
@@ -123,6 +126,34 @@ def test_every_parameter_shapes_the_result(model, items, reference, tmp_path, ch
     assert [r["text"] for r in other] != [r["text"] for r in reference]
 
 
+def test_keys_and_values_in_place_are_those_that_are_copied():
+    """Prompts, single tokens past the room, sweeps and reordered rows in between."""
+    ours, theirs = RoomyLayer(), DynamicLayer()
+    random = torch.Generator().manual_seed(1)
+
+    def states(rows, tokens):
+        return (torch.randn(rows, 2, tokens, 4, generator=random) for _ in range(2))
+
+    def changed(change):
+        for layer in (ours, theirs):
+            change(layer)
+
+    rows = 6
+    for tokens in (5, *[1] * 70):
+        new = list(states(rows, tokens))
+        for one, other in zip(ours.update(*new), theirs.update(*new), strict=True):
+            assert torch.equal(one, other)
+        if ours.get_seq_length() in (10, 40):
+            rows -= 2
+            changed(lambda layer, rows=rows: layer.batch_select_indices(torch.arange(rows)))
+        if ours.get_seq_length() == 20:
+            changed(lambda layer: layer.reorder_cache(torch.tensor([1, 0, 0, 2])))
+    changed(lambda layer: layer.crop(-2))
+    new = list(states(rows, 1))
+    assert all(map(torch.equal, ours.update(*new), theirs.update(*new)))
+    assert ours.get_seq_length() == theirs.get_seq_length() == 74
+
+
 def test_greedy_equals_generate_one_by_one(model, items, tmp_path):
     """Sharing prefill, left padding and sweeping finished rows change no greedy token."""
     greedy = Sampling(max_new_tokens=70)
@@ -142,8 +173,6 @@ def test_greedy_equals_generate_one_by_one(model, items, tmp_path):
 
 def test_samples_follow_the_distribution(model):
     """First tokens of 4,000 samples against the softmax of the model's logits."""
-    import torch
-
     decoder = Decoder(model, "float32")
     prompt = prompt_ids(decoder.tokenizer, "Exercise.")
     sampling = Sampling(samples=1, temperature=0.5, max_new_tokens=1)
@@ -172,8 +201,6 @@ def test_a_row_does_not_depend_on_its_batch_mates(model):
 
 
 def test_top_p_leaves_the_tail_out(model):
-    import torch
-
     decoder = Decoder(model, "float32")
     prompt = prompt_ids(decoder.tokenizer, "Exercise.")
     with torch.inference_mode():
