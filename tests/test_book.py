@@ -145,8 +145,8 @@ def test_kernel_is_this_environment_s(toy: Path, tmp_path: Path, monkeypatch) ->
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(foreign.parents[1]))
     edit(
         toy / "book" / "text" / "01-first.md",
-        "total)\n```",
-        "total)\nimport sys; print(sys.prefix)\n```",
+        "pool.path)\n```",
+        "pool.path)\nimport sys; print(sys.prefix)\n```",
     )
     pairs.sync(toy)
     book.run_chapters(SMOKE, only=1, root=toy, console=quiet())
