@@ -20,7 +20,7 @@ render: $(STAMP) | run
 	$(BIN)/limo-nb render --profile $(PROFILE)
 
 test: $(STAMP) ## unit tests, and every chapter in profile smoke
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP) ## kills and other proofs that take minutes
 	$(BIN)/python -m pytest -m slow
