@@ -20,7 +20,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK, PALE = "#262626", "#8a8a8a"
 BLUE, ORANGE, GREEN, PINK, RED, SKY, YELLOW = (
@@ -114,6 +114,7 @@ def _axes(height: float, title: str, xlabel: str = "", ylabel: str = "") -> tupl
 
 def _balanced(text: str, width: int) -> str:
     """`text` in as few lines as `width` allows, of about equal length."""
+    text = text.replace(" %", "\N{NO-BREAK SPACE}%")  # a number keeps its unit
     count = len(textwrap.wrap(text, width))
     while count > 1 and len(textwrap.wrap(text, width - 1)) == count:
         width -= 1
@@ -389,7 +390,8 @@ def lines(
         ax.plot(x, table[:, 0], color=colour, marker=marker, linestyle=DASHES[i], label=name)
     if log:
         ax.set_xscale("log")
-    ax.set_xticks(list(x), [f"{value:,g}" for value in x])
+    if len(x) <= 25:  # a curve has too many places to name each
+        ax.set_xticks(list(x), [f"{value:,g}" for value in x])
     ax.minorticks_off()
     _bottom_legend(fig, ax)
     return fig
@@ -423,7 +425,9 @@ def losses(
     shown = np.concatenate([line.get_ydata() for line in ax.lines])
     if shown.min() > 0 and shown.max() > 10 * shown.min():
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(_whole())
