@@ -12,6 +12,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 MAX_STEPS = 8
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -77,7 +78,7 @@ class LabProblem:
     def split(self) -> str:
         """``train`` or ``test``, decided by a hash of how the problem opens.
 
-        So no problem of one split is a part of a longer problem of the other.
+        So no problem of two steps or more opens a longer problem of the other split.
         """
         digest = hashlib.blake2b(self.opening.encode(), digest_size=4).digest()
         return "test" if digest[0] < 32 else "train"
@@ -209,7 +210,7 @@ def arrows(rng: random.Random, count: int) -> LabProblem:
     A road leaves every place, the last one too, so that only following finds the end.
     """
     places = rng.sample(LETTERS, len(LETTERS))[: count + 2]
-    roads = list(zip(places[:-1], places[1:-1], strict=False))
+    roads = list(pairwise(places[:-1]))
     steps = tuple(
         Step(f"{number})", "", f"{a} to", b, " ") for number, (a, b) in enumerate(roads, 1)
     )
