@@ -1,4 +1,4 @@
-"""What the decoder's three measures are worth, and what the layer above the engine costs.
+"""What the decoder's four measures are worth, and what the layer above the engine costs.
 
     export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184
     OMP_NUM_THREADS=1 python benchmarks/generation.py decoder lab:reasoner
@@ -10,11 +10,12 @@ turns, five times each, and prints medians of processor seconds. On a machine th
 use too, those of the same work differ by a fifth; the seconds outside of the engine, which
 are the layer's own, do not.
 
-`decoder` compares shared prefill, swept rows, and keys and values that are written in place
-instead of copied for every token. It prints processor seconds (this process
+`decoder` compares shared prefill, prefill in parts, swept rows, and keys and values that are
+written in place instead of copied for every token. It prints processor seconds (this process
 alone, so a busy machine matters less), tokens and tokens a second for batch sizes, types,
 and segments; segment 10**6 never sweeps, and "apart" prefills every sample of a prompt for
-itself, as one `generate` does; "copied" takes the library's own `DynamicLayer`.
+itself, as one `generate` does; "at once" gives all prompts of a batch to one pass; "copied"
+takes the library's own `DynamicLayer`.
 """
 
 import random
@@ -41,7 +42,7 @@ from limo_nb.generation import (
     prompt_ids,
 )
 from limo_nb.generation.base import Made
-from limo_nb.generation.decoder import RoomyLayer
+from limo_nb.generation.decoder import PREFILL_TOKENS, RoomyLayer
 from limo_nb.lab.world import FAMILIES, draw
 from limo_nb.profiles import SYSTEM_PROMPT, EngineSettings, Sampling
 
@@ -51,10 +52,17 @@ TURNS = 5
 
 
 def measure(
-    model: str, dtype: str, batch: int, segment: int, shared: bool, in_place: bool = True
+    model: str,
+    dtype: str,
+    batch: int,
+    segment: int,
+    shared: bool,
+    in_place: bool = True,
+    in_parts: bool = True,
 ) -> str:
     """One line: 512 chains of hard questions with these settings."""
     decoder.SEGMENT = segment
+    decoder.PREFILL_TOKENS = PREFILL_TOKENS if in_parts else 10**9
     decoder.RoomyLayer = RoomyLayer if in_place else DynamicLayer
     engine, rng = Decoder(model, dtype), random.Random(1)
     asked = [
@@ -73,6 +81,7 @@ def measure(
         tokens += sum(completion.tokens for completion in made)
     seconds = time.process_time() - started
     how = f"{dtype:8} batch {batch:3} segment {segment:7} {'shared' if shared else 'apart '}"
+    how += " in parts" if in_parts else " at once "
     how += " in place" if in_place else " copied  "
     return f"{how} {seconds:6.1f} s {tokens:7} tokens {tokens / seconds:7.0f} tokens/s"
 
@@ -138,7 +147,8 @@ def _list(seconds: list[float]) -> str:
 def parts(model: str) -> None:
     """The comparison of the decoder's measures, line by line."""
     for dtype in ("float32", "bfloat16"):
-        print(measure(model, dtype, 256, 10**6, False, in_place=False), flush=True)
+        print(measure(model, dtype, 256, 10**6, False, False, False), flush=True)
+        print(measure(model, dtype, 256, 10**6, False, False, True), flush=True)
         print(measure(model, dtype, 256, 10**6, True, in_place=False), flush=True)
         print(measure(model, dtype, 256, 32, True, in_place=False), flush=True)
         for batch in (64, 128, 256):

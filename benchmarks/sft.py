@@ -70,7 +70,7 @@ class Clock(TrainerCallback):
 
 def ours(settings: SftSettings, rows: Dataset, clock: Clock, folder: Path) -> list[int]:
     """The package's trainer in this process; tokens of every step."""
-    job = launch.prepare(Task(rows, "lab:foundation", 1, folder), settings, SYSTEM_PROMPT, 1e9)
+    job = launch.prepare(Task(rows, "lab:foundation", settings, 1, SYSTEM_PROMPT, folder), 1e9)
     trainer = train.make_trainer(job, folder)
     trainer.add_callback(clock)
     recorder = next(c for c in trainer.callback_handler.callbacks if hasattr(c, "facts"))

@@ -1,6 +1,6 @@
 """The arms of the experiment: which rows train which model, and what came of it.
 
-The headline arms (chapter 6) are trained by DeepSpeed, one launch an arm and seed; the
+The headline arms (chapter 6) are trained by DeepSpeed, all of them by one start; the
 small arms of the ablations (chapter 9) by the same `Trainer` in a few resident
 processes. Every arm keeps the learning rate, schedule and seeds of its profile.
 """
@@ -196,32 +196,41 @@ def at_equal_steps(settings: SftSettings, rows: int, steps: int) -> SftSettings:
     return settings.model_copy(update={"epochs": 1, "batch_size": size})
 
 
-def train(run: Run, arm: str) -> Artifact:
-    """Stage `models/<arm>`: a headline model per seed, trained by one start of DeepSpeed.
+def train(run: Run) -> Artifact:
+    """Stage `models/trained`: every headline model, by one start of DeepSpeed's ranks.
 
-    Each is in a folder of its own, see `trained`. With `sft.held_out` its model is that of
-    the epoch that answers the most held-out questions.
+    Each arm and seed has a folder of its own, see `trained`. With `sft.held_out` its model
+    is that of the epoch that answers the most held-out questions.
     """
-    spec, profile, sets = HEADLINE[arm], run.profile, run.load("models/sets")
-    rows, settings = table(sets / f"{spec.rows}.parquet"), profile.sft
-    if arm == "bulk":
-        limo = table(sets / "limo.parquet")
-        settings = at_equal_steps(settings, len(rows), steps_of(settings, len(limo)))
-    backbone = getattr(profile.models, spec.backbone)
+    profile, sets = run.profile, run.load("models/sets")
+    settings, backbones = profile.sft, dict(profile.models)
 
     def make(folder: Path) -> None:
-        tasks = [Task(rows, backbone, seed, folder / f"seed-{seed}") for seed in settings.seeds]
-        fine_tune_many(tasks, settings, profile.system_prompt)
-        if settings.held_out and settings.epochs > 1:
+        tasks = []
+        for arm in HEADLINE.values():
+            rows = table(sets / f"{arm.rows}.parquet")
+            own = settings
+            if arm.name == "bulk":
+                limo = table(sets / "limo.parquet")
+                own = at_equal_steps(settings, len(rows), steps_of(settings, len(limo)))
+            for seed in settings.seeds:
+                place = folder / f"{arm.name}-{seed}"
+                backbone = backbones[arm.backbone]
+                tasks.append(Task(rows, backbone, own, seed, profile.system_prompt, place))
+        fine_tune_many(tasks)
+        if settings.held_out:
             items = table(sets / "held-out.parquet")
             for task in tasks:
-                choose_epoch(profile, task.folder, items)
+                if task.settings.epochs > 1:
+                    choose_epoch(profile, task.folder, items)
 
     return run.make(
-        f"models/{arm}", make, inputs=[sets],
+        "models/trained", make, inputs=[sets],
         params={
-            "sft": settings, "backbone": model_digest(backbone),
-            "system_prompt": profile.system_prompt,
+            "sft": settings, "system_prompt": profile.system_prompt,
+            "backbones": {
+                arm.backbone: model_digest(backbones[arm.backbone]) for arm in HEADLINE.values()
+            },
         },
     )  # fmt: skip
 
@@ -243,7 +252,7 @@ def choose_epoch(profile: Profile, folder: Path, questions: Dataset) -> dict[str
 
 def trained(run: Run, arm: str, seed: int) -> Path:
     """The folder of one headline model: `model/`, log.jsonl and done.json."""
-    return run.load(f"models/{arm}") / f"seed-{seed}"
+    return run.load("models/trained") / f"{arm}-{seed}"
 
 
 def models(run: Run) -> dict[str, list[str]]:
@@ -263,7 +272,6 @@ def evaluate_all(run: Run) -> Artifact:
     differences.json (each model against base, and limo against each).
     """
     profile, named = run.profile, models(run)
-    inputs = [run.load(f"models/{arm}") for arm in HEADLINE]
 
     def make(folder: Path) -> None:
         items = benchmarks.benchmark_items(profile.evaluation)
@@ -285,7 +293,7 @@ def evaluate_all(run: Run) -> Artifact:
         write_json(folder / "differences.json", differences(results))
 
     return run.make(
-        "evaluation", make, inputs=inputs,
+        "evaluation", make, inputs=[run.load("models/trained")],
         params={
             "evaluation": profile.evaluation, "engine": profile.engine,
             "system_prompt": profile.system_prompt,
@@ -564,10 +572,9 @@ def run_ablations(run: Run) -> Artifact:
     def make(folder: Path) -> None:
         benchmarks.benchmark_items(profile.evaluation).to_parquet(folder / "items.parquet")
         # The small arms differ in their rows alone: no epoch is chosen.
-        plain = {"dtype": profile.ablations.dtype, "keep_epochs": False, "held_out": 0.0}
-        precise = profile.sft.model_copy(update=plain)
+        plain = profile.sft.model_copy(update={"keep_epochs": False, "held_out": 0.0})
         limo = len(table(rows / "limo.parquet"))
-        settings = {arm: _arm_settings(precise, arm, size, limo) for arm, size in sizes.items()}
+        settings = {arm: _arm_settings(plain, arm, size, limo) for arm, size in sizes.items()}
         jobs = [
             _Job(
                 f"{arm}-{seed}", profile.models.base, profile, str(folder),

@@ -104,7 +104,7 @@ def measure(run: Run) -> Artifact:
         )
 
     return run.make(
-        "decoding", make, inputs=[run.load("models/limo")],
+        "decoding", make, inputs=[run.load("models/trained")],
         params={
             "part": part, "ways": chosen, "base": model_digest(base),
             "waits": WAITS, "limits": limits(part.sampling),
@@ -222,7 +222,7 @@ def against(results: Dataset, others: Dataset) -> tuple[str, str]:
     """The word of `compared`, and the difference in points with its 95 % interval."""
     word, gap = compared(results, others)
     value, low, high = plots.percent(gap)
-    return word, f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return word, f"{value:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
 
 
 def summary(named_results: Mapping[str, Dataset]) -> list[dict[str, Any]]:

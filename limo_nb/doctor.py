@@ -63,13 +63,29 @@ def machine() -> list[Finding]:
 
     current = f"{platform.python_version()} ({sys.executable})"
     fits = sys.version_info >= (3, 11)
+    slow, use = _emulates_bfloat16(), "profile mini is faster with --override sft.dtype=float32"
     return [
         Finding(
             "Python", current, fits, "" if fits else "install Python 3.11, then `make env`"
         ),
         Finding("machine", hardware()),
+        Finding(
+            "bfloat16",
+            "computed in 32 bits, slowly" if slow else "in hardware",
+            True,
+            use if slow else "",
+        ),
         Finding("data", os.environ.get("LIMO_NB_DATA") or "LIMO_NB_DATA is not set: lab only"),
     ]
+
+
+def _emulates_bfloat16() -> bool:
+    """Whether this is a CPU whose flags, where the system tells them, lack bfloat16."""
+    import torch
+
+    flags = Path("/proc/cpuinfo")
+    known = flags.exists() and not torch.cuda.is_available()
+    return known and "bf16" not in flags.read_text()
 
 
 def software() -> list[Finding]:
@@ -128,7 +144,7 @@ def missing(profile: profiles.Profile) -> tuple[str, str]:
 
     if profile.engine.kind == "vllm" and importlib.util.find_spec("vllm") is None:
         return "vllm is not installed", "conda env create -f environment-gpu.yml"
-    cuda = profile.sft.dtype == "bfloat16" or profile.engine.kind == "vllm"
+    cuda = profile.engine.kind == "vllm"
     if cuda and not torch.cuda.is_available():
         return "no GPU", f"run it where there is one: limo-nb run --profile {profile.name}"
     wanted = profile.sft.ranks

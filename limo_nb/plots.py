@@ -494,6 +494,8 @@ def stacked(
     places, left = np.arange(len(bars))[::-1], np.zeros(len(bars))
     for number, part in enumerate(bars[0][1]):
         values = np.array([parts[part] for _, parts in bars])
+        if not values.any():  # the legend names what is seen
+            continue
         ax.barh(
             places, values, left=left, height=0.7, label=part, edgecolor=GROUND,
             color=COLOURS[number % len(COLOURS)], hatch=HATCHES[number % len(HATCHES)],

@@ -65,6 +65,7 @@ WITHOUT_DATA = """\
 LIMO_NB_DATA is not set, so this section has nothing to show. It wants a folder with
   pool/aime_train.json, pool/math_train.json  (agentica-project/rllm on GitHub)
   pool/gsm8k_train.jsonl                      (openai/grade-school-math)
+  pool/gsm8k_model_solutions.jsonl            (its example_model_solutions.jsonl)
   benchmarks/*.jsonl                          (GAIR-NLP/LIMO, eval/data)"""
 
 
@@ -94,7 +95,7 @@ class Sieved:
         total = pd.Series(pool[column][:]).value_counts().sort_index()
         counts = counts.reindex(total.index, fill_value=0)
         counts["lost (%)"] = (100 * counts.sum(axis=1) / total).round(1)
-        counts["of"] = total
+        counts["problems"] = total
         return counts.rename_axis(column).rename_axis("reason", axis=1)
 
     def crossed(self, reason: str, labels: Mapping[str, str]) -> pd.DataFrame:

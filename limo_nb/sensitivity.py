@@ -66,7 +66,7 @@ def measure(run: Run) -> Artifact:
                     graded.to_parquet(str(folder / f"{name}-{way}.parquet"))
 
     return run.make(
-        "sensitivity", make, inputs=[run.load("models/limo")],
+        "sensitivity", make, inputs=[run.load("models/trained")],
         params={
             "part": part, "ways": asked, "engine": profile.engine,
             "base": model_digest(profile.models.base),

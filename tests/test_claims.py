@@ -10,9 +10,10 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from limo_nb import claims
+from limo_nb import claims, profiles
 from limo_nb.artifacts import Run, write_json
 from limo_nb.claims import CONTRADICTED, REPRODUCED, SHOWN, UNDECIDED, UNTESTED
+from limo_nb.lab.world import IN_DOMAIN
 from limo_nb.problems import published
 
 CLAIM = {
@@ -137,6 +138,19 @@ def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None
     assert bounds["out-of-domain"] == bounds["less-is-more"] == ["at least 20"]
     (few,) = [c for c in ledger(repository) if c.id == "less-is-more"]
     assert [condition.says for condition in few.requires] == ["at most 2"]
+
+
+def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) -> None:
+    mini = profiles.load("mini")
+    tables = {
+        "evaluation": (mini.evaluation.items * len(IN_DOMAIN), mini.sft.seeds),
+        "ablations": (mini.evaluation.items * len(IN_DOMAIN), mini.ablations.seeds),
+    }
+    for claim in ledger(repository):
+        for quantity in claim.values.values():
+            items, seeds = tables.get(quantity.table, (None, ()))
+            if items is not None:
+                assert items >= claim.least.items and len(seeds) >= claim.least.seeds, claim.id
 
 
 def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:

@@ -21,7 +21,7 @@ from limo_nb.generation import (
     prompt_ids,
     resolve,
 )
-from limo_nb.generation.decoder import RoomyLayer
+from limo_nb.generation.decoder import PREFILL_TOKENS, RoomyLayer
 from limo_nb.profiles import EngineSettings, Sampling
 
 SYSTEM = "Answer the question."
@@ -154,8 +154,10 @@ def test_keys_and_values_in_place_are_those_that_are_copied():
     assert ours.get_seq_length() == theirs.get_seq_length() == 74
 
 
-def test_greedy_equals_generate_one_by_one(model, items, tmp_path):
-    """Sharing prefill, left padding and sweeping finished rows change no greedy token."""
+@pytest.mark.parametrize("tokens", [PREFILL_TOKENS, 100])
+def test_greedy_equals_generate_one_by_one(model, items, tmp_path, monkeypatch, tokens):
+    """Prefill shared and in parts, left padding and sweeping change no greedy token."""
+    monkeypatch.setattr("limo_nb.generation.decoder.PREFILL_TOKENS", tokens)
     greedy = Sampling(max_new_tokens=70)
     rows = made(model, items, tmp_path / "s.db", greedy, batch_size=11)
     net, tokenizer = load_model(model, "float32")

@@ -153,7 +153,7 @@ def test_two_launchers_train_as_one_host_does(tmp_path):
     rows, model = Dataset.from_list(problems(10)), str(tiny_model(tmp_path / "tiny"))
     fine_tune(rows, model, settings, 1, "S", tmp_path / "one")
     folder = tmp_path / "two"
-    prepare(Task(rows, model, 1, folder), settings, "S")
+    prepare(Task(rows, model, settings, 1, "S", folder))
     written(folder, cluster.cluster(2, 2, ["127.0.0.1", "127.0.0.1"], free_port()))
     torchrun = f'#!/bin/sh\nexec {sys.executable} -m torch.distributed.run "$@"\n'
     env = programs(tmp_path / "bin", torchrun=torchrun) | {

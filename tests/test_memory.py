@@ -170,7 +170,7 @@ def test_states_are_those_of_a_run_on_two_cpu_ranks(model, zero, dtype, tmp_path
         dtype=dtype,
     )  # fmt: skip
     folder = tmp_path / "run"
-    prepare(Task(Dataset.from_list(problems(2)), model, 1, folder), settings, "S")
+    prepare(Task(Dataset.from_list(problems(2)), model, settings, 1, "S", folder))
     (tmp_path / "live.py").write_text(LIVE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(

@@ -31,9 +31,9 @@ def test_left_counts_down_to_what_was_kept(pool, sieved):
 
 def test_table_accounts_for_every_problem(pool, sieved):
     table = sieved.table(pool)
-    assert table["of"].sum() == len(pool)
+    assert table["problems"].sum() == len(pool)
     assert set(table.index) == set(pool["subject"])  # those that lost nothing too
-    reasons = table.drop(columns=["lost (%)", "of"])
+    reasons = table.drop(columns=["lost (%)", "problems"])
     assert reasons.sum().to_dict() == sieved.reasons()
 
 

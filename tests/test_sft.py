@@ -1,6 +1,7 @@
 """Fine-tuning: what is trained on, the order of it, and the same losses on any ranks."""
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -130,6 +131,13 @@ def test_micro_batch_fits_tokens(batch, ranks, tokens, micro):
     assert micro_batch(settings, ranks) == micro
 
 
+def test_a_pass_is_as_large_as_its_longest_row_allows():
+    settings = SETTINGS.model_copy(update={"batch_size": 24, "max_tokens": 1000})
+    assert [micro_batch(settings, 2, longest, 2000) for longest in (None, 500, 90, 1)] == [
+        2, 4, 12, 12,
+    ]  # fmt: skip
+
+
 def test_a_batch_that_ranks_cannot_share(model, rows, tmp_path):
     odd = SETTINGS.model_copy(update={"batch_size": 5})
     with pytest.raises(ValueError, match="batch_size=5 is not a multiple of sft.ranks=2"):
@@ -176,8 +184,11 @@ def test_here(model, rows, tmp_path, capsys):
 def test_deepspeed_and_one_process_have_equal_losses(model, rows, tmp_path, stage):
     """Ten rows in batches of four: the last batch of an epoch is half empty."""
     settings = SETTINGS.model_copy(update={"zero_stage": stage})
-    tasks = [Task(rows, model, seed, tmp_path / f"ranks{seed}") for seed in (1, 2)]
-    results = fine_tune_many(tasks, settings, SYSTEM_PROMPT)
+    tasks = [
+        Task(rows, model, settings, seed, SYSTEM_PROMPT, tmp_path / f"ranks{seed}")
+        for seed in (1, 2)
+    ]
+    results = fine_tune_many(tasks)
     for task, result in zip(tasks, results, strict=True):
         here = tmp_path / f"here{task.seed}"
         alone = fine_tune_here(rows, model, settings, task.seed, SYSTEM_PROMPT, here)
@@ -251,17 +262,25 @@ def test_checkpoints_of_another_run_or_world_are_refused(tmp_path, key, ranks, m
 
 
 def test_a_folder_of_another_run_is_refused_and_told_why(model, rows, tmp_path):
-    task = Task(rows, model, 1, tmp_path)
-    job = prepare(task, SETTINGS, "S")
+    task = Task(rows, model, SETTINGS, 1, "S", tmp_path)
+    job = prepare(task)
     checkpoint(tmp_path, 5, job.key)
-    assert prepare(task, SETTINGS, "S") == job
+    assert prepare(task) == job
     other = SETTINGS.model_copy(update={"learning_rate": 0.1})
     with pytest.raises(CheckpointRefused, match="learning_rate 0.003 there, 0.1 now"):
-        prepare(task, other, "S")
+        prepare(replace(task, settings=other))
     with pytest.raises(CheckpointRefused, match="seed 1 there, 2 now"):
-        prepare(Task(rows, model, 2, tmp_path), SETTINGS, "S")
+        prepare(replace(task, seed=2))
     with pytest.raises(CheckpointRefused, match="rows or its base"):
-        prepare(Task(rows.select(range(9)), model, 1, tmp_path), SETTINGS, "S")
+        prepare(replace(task, rows=rows.select(range(9))))
+
+
+def test_one_start_has_one_number_of_ranks(model, rows, tmp_path):
+    one = Task(rows, model, SETTINGS, 1, "S", tmp_path)
+    more = SETTINGS.model_copy(update={"ranks": SETTINGS.ranks + 1})
+    with pytest.raises(ValueError, match="one number of ranks"):
+        fine_tune_many([one, replace(one, settings=more)])
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_run_that_was_stopped_has_the_same_epochs(whole, model, rows, tmp_path
         if row["step"] == last:
             raise Stop
 
-    prepare(Task(rows, model, 1, tmp_path), SETTINGS, "S")
+    prepare(Task(rows, model, SETTINGS, 1, "S", tmp_path))
     with pytest.raises(Stop):
         run_job(tmp_path, show=stop)
     assert list(epochs.kept(tmp_path)) == list(range(1, 1 + last // 3))

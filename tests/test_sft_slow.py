@@ -36,8 +36,8 @@ train({model!r}, Path({folder!r}))
 
 def train(model: str, folder: Path) -> Path:
     """Ten epochs of ten rows with a checkpoint after every step."""
-    task = Task(Dataset.from_list(problems(10)), model, 1, folder)
-    return fine_tune_many([task], SETTINGS, "S", checkpoint_seconds=0)[0]
+    task = Task(Dataset.from_list(problems(10)), model, SETTINGS, 1, "S", folder)
+    return fine_tune_many([task], checkpoint_seconds=0)[0]
 
 
 def ranks_of(folder: Path) -> list[psutil.Process]:

@@ -124,15 +124,15 @@ def sft(
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = str(Path(model).resolve()) if Path(model).is_dir() else model
     columns = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
-    task = launch.Task(Dataset.from_list(columns), base, seed, folder)
     prompt = prompt if system is None else system
+    task = launch.Task(Dataset.from_list(columns), base, settings, seed, prompt, folder)
     with _chatter(as_json):
         if prepare:
             launch.micro_batch(settings, settings.ranks)
-            job = launch.prepare(task, settings, prompt)
+            job = launch.prepare(task)
             found = {"folder": str(folder), "key": job.key, "ranks": settings.ranks}
         else:
-            made = launch.fine_tune_many([task], settings, prompt)[0]
+            made = launch.fine_tune_many([task])[0]
             found = {"model": str(made), **json.loads((folder / "done.json").read_text())}
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")

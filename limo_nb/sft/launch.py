@@ -53,11 +53,13 @@ GRACE_SECONDS = 20.0  # for the processes to end after the last artefact was wri
 
 @dataclass(frozen=True)
 class Task:
-    """One model to be trained: rows (question, solution), the base, the seed, the folder."""
+    """One model to be trained: rows (question, solution), the base, how, and where to."""
 
     rows: Dataset
     model: str
+    settings: SftSettings
     seed: int
+    system_prompt: str
     folder: Path
 
 
@@ -75,25 +77,31 @@ def fine_tune(
     seconds) and `done.json`. A run that was killed is continued; a finished one is not
     repeated. Raises RuntimeError with the last lines of the rank that failed.
     """
-    return fine_tune_many([Task(rows, model, seed, folder)], settings, system_prompt)[0]
+    return fine_tune_many([Task(rows, model, settings, seed, system_prompt, folder)])[0]
 
 
 def fine_tune_many(
-    tasks: Sequence[Task],
-    settings: SftSettings,
-    system_prompt: str,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    tasks: Sequence[Task], checkpoint_seconds: float = CHECKPOINT_SECONDS
 ) -> list[Path]:
-    """`fine_tune` for several tasks by one start of the ranks, one after the other."""
-    micro_batch(settings, settings.ranks)  # a batch that ranks cannot share fails here
-    check_liger(settings)
-    jobs = [prepare(task, settings, system_prompt, checkpoint_seconds) for task in tasks]
-    waiting = [(t, j) for t, j in zip(tasks, jobs, strict=True) if not is_done(t.folder, j.key)]
+    """`fine_tune` for several tasks by one start of the ranks, one after the other.
+
+    Raises ValueError where the tasks differ in their number of ranks.
+    """
+    counts = {task.settings.ranks for task in tasks}
+    if len(counts) > 1:
+        raise ValueError(f"one start has one number of ranks, and the tasks have {counts}")
+    for task in tasks:
+        micro_batch(task.settings, task.settings.ranks)  # what ranks cannot share fails here
+        check_liger(task.settings)
+    jobs = [prepare(task, checkpoint_seconds) for task in tasks]
+    waiting = []
     for task, job in zip(tasks, jobs, strict=True):
-        if (task, job) not in waiting:
+        if is_done(task.folder, job.key):
             print(f"{task.folder}: unchanged, {_summary(task.folder)}")
+        else:
+            waiting.append((task.folder.resolve(), job))
     if waiting:
-        _launch([task.folder.resolve() for task, _ in waiting], waiting, settings)
+        _launch(waiting)
     return [task.folder / "model" for task in tasks]
 
 
@@ -107,7 +115,7 @@ def fine_tune_here(
 ) -> Path:
     """The same Trainer in this process, one rank, without DeepSpeed: for small arms."""
     check_liger(settings)
-    job = prepare(Task(rows, model, seed, folder), settings, system_prompt)
+    job = prepare(Task(rows, model, settings, seed, system_prompt, folder))
     if is_done(folder, job.key):
         print(f"{folder}: unchanged, {_summary(folder)}")
         return folder / "model"
@@ -117,12 +125,7 @@ def fine_tune_here(
     return folder / "model"
 
 
-def prepare(
-    task: Task,
-    settings: SftSettings,
-    system_prompt: str,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Job:
+def prepare(task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Job:
     """Write `rows.jsonl` and `job.json`, from which ranks on any machine can start.
 
     Raises CheckpointRefused where the folder belongs to another run, and ValueError for
@@ -135,14 +138,14 @@ def prepare(
     rows = [{name: row[name] for name in COLUMNS} for row in task.rows]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     facts = [
-        text, model_digest(task.model), settings.model_dump(exclude=ELSEWHERE), task.seed,
-        system_prompt,
+        text, model_digest(task.model), task.settings.model_dump(exclude=ELSEWHERE), task.seed,
+        task.system_prompt,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    job = Job(task.model, settings, task.seed, system_prompt, key, checkpoint_seconds)
+    job = Job(task.model, task.settings, task.seed, task.system_prompt, key, checkpoint_seconds)
     _refuse_another(task.folder, job)
     if not is_done(task.folder, key):
-        _check_rows(task, settings, system_prompt)
+        _check_rows(task)
         write_atomic(task.folder / "rows.jsonl", text)
         job.save(task.folder)
         for old in task.folder.glob("error-rank*.txt"):
@@ -173,10 +176,11 @@ def _refuse_another(folder: Path, job: Job) -> None:
     )
 
 
-def _check_rows(task: Task, settings: SftSettings, system_prompt: str) -> None:
+def _check_rows(task: Task) -> None:
     """Fail on faulty rows before any process starts; tell which rows are too long."""
-    tokenizer, limit = load_tokenizer(task.model), settings.max_tokens
-    encoded = encode(task.rows, tokenizer, system_prompt, limit, settings.over_length)
+    tokenizer, settings = load_tokenizer(task.model), task.settings
+    limit = settings.max_tokens
+    encoded = encode(task.rows, tokenizer, task.system_prompt, limit, settings.over_length)
     if encoded.over:
         print(over_length_report(encoded, limit))
 
@@ -198,10 +202,12 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _launch(folders: list[Path], waiting: Sequence[Any], settings: SftSettings) -> None:
+def _launch(runs: Sequence[tuple[Path, Job]]) -> None:
     """Run the ranks in a process group of their own until all folders are done."""
-    print(choices(settings))
-    extra, command = launch_command(folders, settings.ranks)
+    folders = [folder for folder, _ in runs]
+    for line in dict.fromkeys(choices(job.settings) for _, job in runs):
+        print(line)
+    extra, command = launch_command(folders, runs[0][1].settings.ranks)
     words = [f"{name}={value}" for name, value in extra.items()]
     print("In a terminal:", " ".join([*words, shlex.join(command)]), flush=True)
     home = str(Path(__file__).parents[2])
@@ -222,7 +228,7 @@ def _launch(folders: list[Path], waiting: Sequence[Any], settings: SftSettings) 
             _watch(process, folders, line)
         finally:
             _end(process)
-    _check([(task.folder, job) for task, job in waiting], process.returncode, console)
+    _check(runs, process.returncode, console)
     for folder in folders:
         print(f"{folder.name}: {_summary(folder)}")
     line.finish(f"{len(folders)} trained in {time.monotonic() - started:.1f} s with start-up")

@@ -54,6 +54,10 @@ from limo_nb.sft.encoding import (
 )
 
 MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
+# The same for one process on a CPU, where a pass should leave little more than its caches
+# hold: a third faster for the lab (benchmarks/sft.py). Under DeepSpeed every pass costs a
+# round of messages, and fewer are better.
+CACHED_TOKENS = 2048
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
 # In a checkpoint: the run's key and its number of ranks, written when all else is there.
 MARKER = "COMPLETE"
@@ -89,14 +93,20 @@ class Job:
         return Job(**{**values, "settings": SftSettings(**values["settings"])})
 
 
-def micro_batch(settings: SftSettings, ranks: int) -> int:
-    """Rows of one forward pass on one rank; raises ValueError where ranks do not fit."""
+def micro_batch(
+    settings: SftSettings, ranks: int, longest: int | None = None, tokens: int = MICRO_TOKENS
+) -> int:
+    """Rows of one forward pass on one rank, so that they have at most `tokens`, padded.
+
+    `longest` is the longest row in tokens; without it rows are as long as they may be.
+    Raises ValueError where the ranks cannot share a batch.
+    """
     share, rest = divmod(settings.batch_size, ranks)
     if rest:
         raise ValueError(
             f"sft.batch_size={settings.batch_size} is not a multiple of sft.ranks={ranks}"
         )
-    fits = max(1, MICRO_TOKENS // settings.max_tokens)
+    fits = max(1, tokens // (longest or settings.max_tokens))
     return max(size for size in range(1, share + 1) if share % size == 0 and size <= fits)
 
 
@@ -236,9 +246,11 @@ class Feed:
 def _feed(
     settings: SftSettings, encoded: EncodedRows, steps: list[list[int]], ranks: int, pad: int
 ) -> Feed:
-    micro = micro_batch(settings, ranks)
+    alone = not (torch.distributed.is_initialized() or torch.cuda.is_available())
+    tokens = CACHED_TOKENS if alone else MICRO_TOKENS
+    micro = micro_batch(settings, ranks, max(encoded.lengths), tokens)
     if packs_rows(settings):
-        packed = PackedRows(encoded.rows, steps, ranks, MICRO_TOKENS, pad)
+        packed = PackedRows(encoded.rows, steps, ranks, tokens, pad)
         return Feed(packed, collate_packed, 1, packed.passes)
     planned = PlannedRows(encoded.rows, steps, micro, pad)
     return Feed(
