@@ -18,7 +18,7 @@ from tiny import problems, tiny_model
 
 from limo_nb.profiles import SftSettings, load
 from limo_nb.sft import Task, cluster, fine_tune
-from limo_nb.sft.launch import prepare
+from limo_nb.sft.launch import _typed, launch_command, prepare
 from limo_nb.sft.train import read_log
 
 # Stands in for a program: it prints its arguments, a line each.
@@ -135,6 +135,27 @@ def test_slurm_script_starts_torchrun_on_every_node(tmp_path):
         assert (said["--nnodes"], said["--node-rank"]) == ("2", str(node))
         assert (said["--master-addr"], said["--master-port"]) == ("gpu7", "29500")
     assert "#SBATCH --gpus-per-node=8" in (folder / "job.slurm").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folders", "short"),
+    [
+        (["runs/a b/limo-1"], False),
+        (["runs/a b/limo-1", "runs/a b/limo-2", "runs/a b/bulk-1"], True),
+        (["runs/x/limo-1", "runs/y/limo-1"], False),
+        (["runs/limo 1", "runs/limo,2"], False),
+    ],
+)
+def test_the_printed_command_is_the_one_that_runs(folders, short):
+    paths = [Path(folder) for folder in folders]
+    extra, command = launch_command(paths, 2)
+    typed = _typed(extra, command, paths)
+    assert ("{" in typed) == short
+    words = typed.split(" deepspeed ")[1]
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {words}"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines() == command[1:]
 
 
 # --------------------------------------------------------------------------- two launchers

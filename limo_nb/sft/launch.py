@@ -196,6 +196,16 @@ def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str],
     return environment, [*command, "--module", "limo_nb.sft", *map(str, folders)]
 
 
+def _typed(extra: dict[str, str], command: Sequence[str], folders: Sequence[Path]) -> str:
+    """The command as a shell takes it; folders of one parent are written in braces."""
+    words = [f"{name}={value}" for name, value in extra.items()]
+    names, parents = [folder.name for folder in folders], {folder.parent for folder in folders}
+    if len(folders) == 1 or len(parents) > 1 or any(shlex.quote(n) != n for n in names):
+        return " ".join([*words, shlex.join(command)])
+    together = f"{shlex.quote(str(parents.pop()))}/{{{','.join(names)}}}"
+    return " ".join([*words, shlex.join(command[: -len(folders)]), together])
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -208,8 +218,7 @@ def _launch(runs: Sequence[tuple[Path, Job]]) -> None:
     for line in dict.fromkeys(choices(job.settings) for _, job in runs):
         print(line)
     extra, command = launch_command(folders, runs[0][1].settings.ranks)
-    words = [f"{name}={value}" for name, value in extra.items()]
-    print("In a terminal:", " ".join([*words, shlex.join(command)]), flush=True)
+    print("In a terminal:", _typed(extra, command, folders), flush=True)
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **extra, "PYTHONPATH": path, "LIMO_NB_WATCH": "1"}
