@@ -566,7 +566,7 @@ def run_ablations(run: Run) -> Artifact:
     Leaves results-<arm>-<seed>.parquet, table.json and differences.json as chapter 8
     does, and settings.json: rows, epochs, batch and steps of every arm.
     """
-    profile, sets, rows = run.profile, ablation_sets(run), run.load("rows")
+    profile, sets, rows = run.profile, run.load("ablations/sets"), run.load("rows")
     sizes = sets.json("sizes.json")
 
     def make(folder: Path) -> None:

@@ -331,7 +331,11 @@ def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:
 def _farthest_first(
     rows: list[dict], vectors: csr_matrix, k: int, rng: np.random.Generator
 ) -> tuple[list[int], list[float]]:
-    """Places of the chosen rows in order, and each one's similarity to earlier ones."""
+    """Places of the chosen rows in order, and each one's similarity to earlier ones.
+
+    Our own, since libraries of submodular choice take from one set: here the choice goes
+    round the cells, and what was chosen in one cell counts in all of them.
+    """
     similarity = np.zeros(len(rows))  # to the nearest chosen problem
     waiting = [list(members) for _, members in sorted(_cells(rows).items())]
     waiting = [waiting[place] for place in rng.permutation(len(waiting))]
