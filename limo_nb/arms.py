@@ -34,7 +34,7 @@ from limo_nb.generation import (
     prompt_ids,
     resolve,
 )
-from limo_nb.profiles import Profile, Sampling, SftSettings
+from limo_nb.profiles import FilterSettings, Profile, Sampling, SftSettings
 from limo_nb.progress import progress
 from limo_nb.sft import Task, epochs, fine_tune_here, fine_tune_many
 from limo_nb.sft.encoding import closing_ids
@@ -59,6 +59,7 @@ HEADLINE = {
         Arm("poor-limo", "poor", "limo", "the same rows on the poor backbone"),
     )
 }
+FIRST_ROUND = 4  # samples in a round, where the first right one ends the asking
 ROW_COLUMNS = ("question_id", "question", "solution", "answer", "subject", "level")
 
 
@@ -135,7 +136,10 @@ def random_rows(profile: Profile, pool: Dataset, count: int, folder: Path) -> No
     asked = pool.shuffle(seed=profile.pool.seed + 1).select(
         range(min(len(pool), count + count // 2 + 4))
     )
-    found = sampled_chains(profile, asked, folder, "random")
+    first = profile.chains.every_sample.model_copy(
+        update={"keep": (0, 0), "stop_every": FIRST_ROUND, "never_stopped": 0}
+    )
+    found = sampled_chains(profile, asked, folder, "random", first)
     firsts: dict[str, dict] = {}
     for row in sorted(found, key=lambda row: row["sample"]):
         firsts.setdefault(row["question_id"], row)
@@ -147,11 +151,19 @@ def random_rows(profile: Profile, pool: Dataset, count: int, folder: Path) -> No
     _rows(kept).to_parquet(folder / "random.parquet")
 
 
-def sampled_chains(profile: Profile, asked: Dataset, folder: Path, name: str) -> Dataset:
-    """Correct, distinct chains of the teachers for the questions in `asked`."""
-    settings, engine, prompt = (
-        profile.chains.every_sample, profile.engine, profile.system_prompt,
-    )  # fmt: skip
+def sampled_chains(
+    profile: Profile,
+    asked: Dataset,
+    folder: Path,
+    name: str,
+    settings: FilterSettings | None = None,
+) -> Dataset:
+    """Correct, distinct chains of the teachers for the questions in `asked`.
+
+    From all samples of `profile.chains`, or as `settings` say.
+    """
+    settings = settings or profile.chains.every_sample
+    engine, prompt = profile.engine, profile.system_prompt
 
     def solve(teacher: str, place: Path) -> Dataset:
         return selection.solve(asked, teacher, settings, engine, prompt, place)
