@@ -320,8 +320,8 @@ def test_dropped_rows_are_not_trained_on(model, rows, tmp_path, tokenizer, capsy
 def test_choices_say_why(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     said = choices(SETTINGS)
-    assert "ZeRO stage 3, float32" in said and "(plain: no GPU)" in said
-    assert "rows: padded, sorted by length (attention is auto)" in said
+    assert "ZeRO stage 3, float32" in said and "attention: eager (no GPU)" in said
+    assert "rows: padded, sorted by length (attention is eager)" in said
     packed = choices(SETTINGS.model_copy(update={"packing": True, "attention": "sdpa"}))
     assert "sdpa (as the profile says)" in packed and "packed (as the profile says)" in packed
 

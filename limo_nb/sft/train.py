@@ -143,7 +143,7 @@ def _attention(settings: SftSettings) -> tuple[str, str]:
     if settings.attention != "auto":
         return settings.attention, "as the profile says"
     if not torch.cuda.is_available():
-        return "auto", "plain: no GPU"
+        return "eager", "no GPU"
     if not importlib.util.find_spec("flash_attn"):
         return "sdpa", "flash_attn is not installed"
     major, minor = torch.cuda.get_device_capability()
