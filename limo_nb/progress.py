@@ -1,11 +1,14 @@
 """One line that changes: progress in a terminal, in a notebook, and headless.
 
 In a notebook the line is one display that is updated in place, so that a run through
-papermill keeps its last state only; in a log file it is printed twice a minute.
+papermill keeps its last state only; in a log file it is printed twice a minute. With
+LIMO_NB_PROGRESS=lines a notebook prints these lines too: `papermill --log-output` shows
+what cells print, not what they update (`limo-nb run` shows both).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Any
@@ -26,8 +29,9 @@ class LiveLine:
     """A file whose last written line is what the reader sees (tqdm can write to it)."""
 
     def __init__(self) -> None:
-        self.notebook = in_notebook()
-        self.terminal = not self.notebook and sys.stderr.isatty()
+        lines = os.environ.get("LIMO_NB_PROGRESS") == "lines"
+        self.notebook = in_notebook() and not lines
+        self.terminal = not in_notebook() and not lines and sys.stderr.isatty()
         self._handle: Any = None
         self._shown, self._at, self._last = 0, 0.0, ""
 
