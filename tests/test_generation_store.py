@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 from test_generation import DRAWN, SYSTEM, chat_prompt, made, problems, stored
@@ -182,13 +183,30 @@ local.TransformersEngine.run = run
 """
 
 
+def pause(process, store):
+    """Stop `process` while it holds claims and is not in the middle of a transaction."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(store, timeout=0.5)) as database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute("ROLLBACK")
+            if claims(store):
+                return
+        except sqlite3.OperationalError:  # locked: it was writing
+            pass
+        assert process.poll() is None
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.003)
+
+
 @pytest.mark.slow
 def test_the_claims_of_a_killed_process_are_taken_over(model, uninterrupted, tmp_path):
     """While one waits for the other's batch, the other is killed."""
     store = tmp_path / "s.db"
     process = start(model, store)
     until(lambda: count(store) >= 16, process)
-    process.send_signal(signal.SIGSTOP)  # alive, and holding what it claimed
+    pause(process, store)
     second = start(model, store)
     try:
         until(lambda: count(store) == ROWS - claims(store) and claims(store), second)

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from limo_nb.artifacts import runs_root
@@ -75,7 +75,7 @@ class Store:
 
     def want(self, keys: Sequence[str]) -> None:
         """Name the rows of the request; `made`, `count` and `rows` are about these."""
-        with self._writing():
+        with self._transaction("DEFERRED"):  # of this process alone: others may write
             self.database.execute("DELETE FROM wanted")
             self.database.executemany("INSERT INTO wanted VALUES (?, ?)", enumerate(keys))
 
@@ -165,10 +165,13 @@ class Store:
         self._lock_file(owner).unlink(missing_ok=True)
         return False
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> AbstractContextManager[None]:
         """A transaction that nobody else can write into."""
-        self.database.execute("BEGIN IMMEDIATE")
+        return self._transaction("IMMEDIATE")
+
+    @contextmanager
+    def _transaction(self, kind: str) -> Iterator[None]:
+        self.database.execute(f"BEGIN {kind}")
         try:
             yield
         except BaseException:
