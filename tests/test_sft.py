@@ -10,7 +10,7 @@ from tiny import problems, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from limo_nb.artifacts import write_json
-from limo_nb.generation import chat_prompt, load_tokenizer
+from limo_nb.generation import chat_prompt, load_tokenizer, model_digest
 from limo_nb.profiles import SYSTEM_PROMPT, SftSettings, load
 from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many, launch
 from limo_nb.sft.encoding import EMPTY, IGNORED, Encoded, PlannedRows, closing_ids, encode, plan
@@ -178,6 +178,14 @@ def test_here(model, rows, tmp_path, capsys):
     fine_tune_here(rows, model, longer, 1, SYSTEM_PROMPT, tmp_path / "run")
     assert "unchanged" in capsys.readouterr().out
     assert (made / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_same_run_in_another_folder_makes_the_same_model(model, rows, tmp_path):
+    short = SETTINGS.model_copy(update={"epochs": 1})
+    here, there = (
+        fine_tune_here(rows, model, short, 1, "S", tmp_path / name) for name in ("a", "b/c")
+    )
+    assert model_digest(str(here)) == model_digest(str(there)) != model_digest(model)
 
 
 @pytest.mark.parametrize("stage", [3])

@@ -37,6 +37,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers import logging as transformers_logging
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from limo_nb.artifacts import peak_memory_gib, provenance, write_atomic, write_json
 from limo_nb.generation import load_model, load_tokenizer, quiet_bars
@@ -431,6 +432,9 @@ def run_job(folder: Path, ranks: int = 1, show: Callable[[dict], None] | None = 
         trainer.model.config.use_cache = True
         trainer.save_model(str(partial_folder))  # every rank: ZeRO-3 gathers the weights
     if trainer.is_world_process_zero():
+        # It names the folder, so the same model made elsewhere would have another digest,
+        # and another digest draws other samples.
+        (partial_folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         load_tokenizer(job.model).save_pretrained(partial_folder)
         _finish(job, folder, partial_folder, trainer, ranks)
     if torch.distributed.is_initialized():
