@@ -25,7 +25,7 @@ from limo_nb.profiles import Sampling
 # about three times the rate (benchmarks/generation.py).
 SEGMENT = 32
 # Padded tokens of one pass over prompts. What a pass of 250 prompts leaves between layers
-# fits no cache of a CPU; in parts of this size it took a third of the time (the same file).
+# fits no cache of a CPU; in parts of this size it took less than half of the time.
 PREFILL_TOKENS = 4096
 
 

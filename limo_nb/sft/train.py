@@ -56,7 +56,7 @@ from limo_nb.sft.encoding import (
 
 MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
 # The same for one process on a CPU, where a pass should leave little more than its caches
-# hold: a third faster for the lab (benchmarks/sft.py). Under DeepSpeed every pass costs a
+# hold: a quarter faster for the lab (benchmarks/RESULTS.md). Under DeepSpeed a pass costs a
 # round of messages, and fewer are better.
 CACHED_TOKENS = 2048
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
