@@ -225,18 +225,24 @@ class Measures:
     repetition: float  # share of the runs of four words that were there before (0 to 1)
     mixing: float  # share of the words outside the chain's main script (0 to 1)
     truncated: bool  # it stops before its end
-    after_answer: float | None  # share of the words behind the first right answer (0 to 1)
+    after_answer: float | None  # share of the tokens behind the first right answer (0 to 1)
 
 
-def measure(text: str, answered: int | None = None, finished: bool | None = None) -> Measures:
+def measure(
+    text: str,
+    answered: int | None = None,
+    finished: bool | None = None,
+    count: Callable[[str], float] = count_words,
+) -> Measures:
     """The measures of a chain.
 
     `answered` is where its first right answer ends (`first_right`), None if unknown;
-    `finished` is what the engine said, None if nobody knows: then the text decides.
+    `finished` is what the engine said, None if nobody knows: then the text decides. `count`
+    counts the tokens of a text (`generation.token_counter`); without it, words stand for
+    them.
     """
     steps, checks = _steps_and_checks(text)
-    whole = count_words(text)
-    after = None if answered is None else count_words(text[answered:]) / max(whole, 1)
+    after = None if answered is None else count(text[answered:]) / max(count(text), 1)
     return Measures(
         steps=steps,
         checks=checks,
@@ -317,7 +323,7 @@ def first_right(
 
     Only statements count (in mathematics a box, "the answer is …"), since a number may also
     turn up on the way; they are judged as final answers are. None where no statement is
-    right. The share of words behind it shows what a chain spends on doubting a right
+    right. The share of tokens behind it shows what a chain spends on doubting a right
     answer ("overthinking", Chen et al. 2024).
     """
     stated = [list(verifier.statements(text)) for text in texts]
@@ -358,10 +364,12 @@ def collect(
     attempts: Dataset,
     scale: Scale | None = None,
     verifier: Verifier = MATHEMATICS,
+    count: Callable[[str], float] = count_words,
 ) -> Dataset:
     """The different correct, finished chains of `attempts`, with scores.
 
     `verifier` is that of the attempts (`selection.solve`); it finds where a chain is done.
+    `count` is that of `measure`.
 
     Columns: question_id, teacher, sample, question, answer, solution (the chain),
     subject, level, score, the four dimensions, the fields of `Measures`, tokens. The
@@ -383,7 +391,7 @@ def collect(
     answered = first_right(texts, references, verifier)
     return Dataset.from_list(
         [
-            _chain(by_id[row["id"]], row, score(text, scale), measure(text, place, True))
+            _chain(by_id[row["id"]], row, score(text, scale), measure(text, place, True, count))
             for row, text, place in zip(correct, texts, answered, strict=True)
         ]
     )
@@ -536,13 +544,15 @@ def graded(
     bands: int = 5,
     within: str = "pool",
     scale: Scale | None = None,
+    count: Callable[[str], float] = count_words,
 ) -> list[dict[str, Any]]:
     """Score, level, dimensions and measures of every row (question, solution), in order.
 
     `level` is the band of equal size, 1 (worst) to `bands`, in the ranking of all rows
     ("pool") or of those with the same question ("question"); None in a group of fewer
     than `bands`. Of equal scores the shorter chain is better, then the earlier. An
-    `answer` lets `after_answer` be measured. The scale is that of the rows unless given.
+    `answer` lets `after_answer` be measured, by `count`, which is that of `measure`. The
+    scale is that of the rows unless given.
     """
     if within not in ("pool", "question"):
         raise ValueError(f'within is {within!r}: it may be "question" or "pool"')
@@ -563,7 +573,7 @@ def graded(
     }
     return [
         {"score": parts.total, "level": level.get(place), **asdict(parts),
-         **asdict(measure(text, answered[place], rows[place].get("finished")))}
+         **asdict(measure(text, answered[place], rows[place].get("finished"), count))}
         for place, (text, parts) in enumerate(zip(texts, scores, strict=True))
     ]  # fmt: skip
 

@@ -219,7 +219,7 @@ def fullness(groups: Groups) -> list[dict[str, Any]]:
 def redundancy(chosen: Dataset, candidates: Dataset, seed: int) -> str:
     """How alike chosen questions are, beside as many drawn blindly, as a sentence.
 
-    Both are put in the same order of turns, since an early choice has little before it.
+    Both are ordered by the same rule, since an early choice has little before it.
     """
     k = len(chosen)
     if len(candidates) <= k:
@@ -230,7 +230,7 @@ def redundancy(chosen: Dataset, candidates: Dataset, seed: int) -> str:
     )
     return (
         f"On average a chosen question is {ours:.2f} similar to the nearest one taken "
-        f"before it; among as many drawn blindly, in the same order of turns, {theirs:.2f}."
+        f"before it; among as many drawn blindly, ordered by the same rule, {theirs:.2f}."
     )
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
-from scipy.sparse import csr_matrix
 from scipy.stats import beta
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+from skmatter.sample_selection import FPS
 
 from limo_nb.generation import (
     Engine,
@@ -33,6 +35,7 @@ from limo_nb.progress import progress
 from limo_nb.verifiers import MATHEMATICS, Verifier
 
 CONFIDENCE = 0.95
+DIMENSIONS = 256  # of texts that are compared
 
 
 # ---------------------------------------------------------------- solving
@@ -278,14 +281,14 @@ def balanced(
 ) -> Dataset:
     """`k` problems spread evenly over subject and level, each unlike those chosen before.
 
-    Subject–level cells take turns in a seeded order; a cell whose turn it is gives the
-    problem whose nearest chosen one is farthest (TF-IDF of character n-grams, cosine),
-    so that what is left out is what is already there. Rows come in the order of choice
-    with two columns more: `similarity` to the nearest earlier choice (0 to 1) and
-    `reason`. Deterministic, and independent of the order of `problems`. All problems are
-    kept if there are no more than `k`. `vectors` (one row of length 1 per problem, as
-    `embed` makes them) take the place of TF-IDF. LIMO's own rule is not published; this
-    is ours.
+    Subject–level cells get equal shares of `k`, as far as they have members. In a seeded
+    order each gives its share by farthest-first choice: the problem whose nearest chosen
+    one, of any cell, is farthest (cosine of `tfidf` rows), so that what is left out is
+    what is already there. Rows come in the order of choice with two columns more:
+    `similarity` to the nearest earlier choice (0 to 1) and `reason`. Deterministic, and
+    independent of the order of `problems`. All problems are kept if there are no more
+    than `k`. `vectors` (one row of length 1 per problem, as `embed` makes them) take the
+    place of TF-IDF. LIMO's own rule is not published; this is ours.
     """
     if not len(problems):
         raise ValueError("no problems to choose from: the filters left none")
@@ -294,21 +297,49 @@ def balanced(
     names = problems["id"]
     places = sorted(range(len(names)), key=lambda place: names[place])
     rows = problems.select(places).to_list()
-    if vectors is None:
-        features = tfidf([row["question"] for row in rows])
-    else:
-        features = csr_matrix(np.asarray(vectors)[places])
-    order, nearest = _farthest_first(rows, features, k, np.random.default_rng(seed))
+    compared = tfidf([row["question"] for row in rows]) if vectors is None else vectors[places]
+    rng = np.random.default_rng(seed)
     cells = _cells(rows)
-    chosen = [
-        {
-            **rows[i],
-            "similarity": float(near),
-            "reason": _why_kept(rows[i], cells, near, first=not turn),
-        }
-        for turn, (i, near) in enumerate(zip(order, nearest, strict=True))
-    ]
+    turns = [sorted(cells)[place] for place in rng.permutation(len(cells))]
+    shares = _shares([len(cells[cell]) for cell in turns], k)
+    order, nearest = [int(rng.choice(cells[turns[0]]))], [0.0]
+    for cell, share in zip(turns, shares, strict=True):
+        waiting = [place for place in cells[cell] if place not in order]
+        if more := share - (len(cells[cell]) - len(waiting)):
+            found, near = _farthest_first(compared, order, waiting, more)
+            order, nearest = order + found, nearest + near
+    chosen = []
+    for turn, (place, near) in enumerate(zip(order, nearest, strict=True)):
+        cell = (rows[place]["subject"], rows[place]["level"])
+        share = f"{shares[turns.index(cell)]} of {len(cells[cell])} candidates"
+        reason = _why_kept(cell, share, near, first=not turn)
+        chosen.append({**rows[place], "similarity": near, "reason": reason})
     return Dataset.from_list(chosen)
+
+
+def _shares(sizes: Sequence[int], k: int) -> list[int]:
+    """How many each cell gives: equal shares of `k`, one more for the first of the cells.
+
+    What a small cell lacks goes to the others; all that there is if that is less than `k`.
+    """
+    shares = [0] * len(sizes)
+    while (left := min(k, sum(sizes)) - sum(shares)) > 0:
+        open_cells = [place for place, size in enumerate(sizes) if shares[place] < size]
+        for place in open_cells[:left]:
+            shares[place] += 1
+    return shares
+
+
+def _farthest_first(
+    vectors: np.ndarray, chosen: list[int], waiting: list[int], count: int
+) -> tuple[list[int], list[float]]:
+    """`count` of the places `waiting`, each with its similarity to the nearest before it."""
+    places = chosen + waiting
+    steps = FPS(initialize=list(range(len(chosen))), n_to_select=len(chosen) + count)
+    steps.fit(vectors[places])
+    found = steps.selected_idx_[len(chosen) :]
+    squared = steps.get_select_distance()[len(chosen) :]  # of rows of length 1
+    return [places[i] for i in found], np.clip(1 - squared / 2, 0, 1).tolist()
 
 
 def cells_in_effect(problems: Dataset) -> float:
@@ -328,35 +359,16 @@ def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:
     return cells
 
 
-def _farthest_first(
-    rows: list[dict], vectors: csr_matrix, k: int, rng: np.random.Generator
-) -> tuple[list[int], list[float]]:
-    """Places of the chosen rows in order, and each one's similarity to earlier ones.
+def tfidf(texts: list[str]) -> np.ndarray:
+    """TF-IDF rows of length 1, in at most `DIMENSIONS` dimensions (latent semantic analysis).
 
-    Our own, since libraries of submodular choice take from one set: here the choice goes
-    round the cells, and what was chosen in one cell counts in all of them.
+    Of characters, so that Chinese needs no word splitter. Of no more texts than that all
+    cosines stay as they are; of more, what few texts share is lost, so that memory does
+    not grow with the vocabulary.
     """
-    similarity = np.zeros(len(rows))  # to the nearest chosen problem
-    waiting = [list(members) for _, members in sorted(_cells(rows).items())]
-    waiting = [waiting[place] for place in rng.permutation(len(waiting))]
-    order: list[int] = []
-    nearest: list[float] = []
-    while len(order) < min(k, len(rows)):
-        for cell in [cell for cell in waiting if cell][: k - len(order)]:
-            pick = min(cell, key=lambda i: (round(similarity[i], 9), i))
-            if not order:  # nothing to be far from yet
-                pick = cell[int(rng.integers(len(cell)))]
-            cell.remove(pick)
-            order.append(pick)
-            nearest.append(similarity[pick])
-            to_pick = (vectors @ vectors[pick].T).toarray().ravel()
-            similarity = np.maximum(similarity, to_pick)
-    return order, nearest
-
-
-def tfidf(texts: list[str]) -> csr_matrix:
-    """TF-IDF rows of length 1; characters, so that Chinese needs no word splitter."""
-    return TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
+    counts = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
+    latent = TruncatedSVD(min(DIMENSIONS, *counts.shape), random_state=0)
+    return normalize(latent.fit_transform(counts))
 
 
 def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
@@ -404,11 +416,9 @@ def _encoder(model: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _why_kept(row: dict, cells: dict, similarity: float, first: bool) -> str:
-    size = len(cells[row["subject"], row["level"]])
-    turn = (
-        f"kept because {row['subject']}, level {row['level']} ({size} candidates) had its turn"
-    )
+def _why_kept(cell: tuple[str, int], share: str, similarity: float, first: bool) -> str:
+    subject, level = cell
+    turn = f"kept because {subject}, level {level} gives {share}"
     if first:
-        return f"{turn}, the first of all"
-    return f"{turn} and this one is {similarity:.2f} similar to its nearest earlier choice"
+        return f"{turn}, and this one, drawn blindly, is the first of all"
+    return f"{turn}, and this one is {similarity:.2f} similar to its nearest earlier choice"

@@ -6,6 +6,7 @@ from datasets import Dataset
 
 from limo_nb import chains
 from limo_nb.chains import DIMENSIONS, Scale, keywords, measure, role, score
+from limo_nb.generation import token_counter
 
 LAB = (
     "1) 2*3=6. Check: 2*3=6, right.\n"
@@ -258,6 +259,29 @@ def test_share_behind_the_first_right_answer():
     (place,) = chains.first_right([text.replace(" and", ".\nand")], ["6"])
     share = measure(text.replace(" and", ".\nand"), place).after_answer
     assert share == pytest.approx(6 / chains.count_words(text))
+
+
+def test_share_behind_the_answer_in_tokens():
+    count = token_counter("lab:foundation")
+    assert count("12 + 3") > chains.count_words("12 + 3")  # digits are tokens of their own
+    text = "12 + 3 = 15. The answer is \\boxed{15}. Check: 15 - 3 = 12."
+    (place,) = chains.first_right([text], ["15"])
+    expected = count(" Check: 15 - 3 = 12.") / count(text)
+    assert (
+        0 < measure(text, place, count=count).after_answer == pytest.approx(expected, abs=0.05)
+    )
+    attempts = Dataset.from_list([attempt("a", 0, text)])
+    asked = problems("a").map(lambda row: {"answer": "15"})
+    (row,) = chains.collect(asked, attempts, count=count)
+    (graded,) = chains.graded(
+        [{"question": "?", "solution": text, "answer": "15"}], count=count
+    )
+    assert (
+        row["after_answer"]
+        == graded["after_answer"]
+        == measure(text, place, count=count).after_answer
+    )
+    assert row["after_answer"] != measure(text, place).after_answer
 
 
 def test_sentences_split_chinese_and_keep_list_labels():

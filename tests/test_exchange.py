@@ -226,6 +226,21 @@ def test_convert_and_score_as_commands(tmp_path):
                 "after_answer"} <= row.keys() for row in found["rows"])  # fmt: skip
 
 
+def test_score_counts_tokens_by_the_tokenizer_that_is_named(tmp_path):
+    chain = "12 + 3 = 15. The answer is \\boxed{15}. Check: 15 - 3 = 12."
+    row = {"question": "What is 12 + 3?", "solution": chain, "answer": "15"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    shares = []
+    for options in ((), ("--tokenizer", "lab:foundation")):
+        done = command(tmp_path, "score", "rows.jsonl", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        shares.append(json.loads(done.stdout)["rows"][0]["after_answer"])
+    assert 0 < shares[0] < 1 and 0 < shares[1] < 1 and shares[0] != shares[1]
+    done = command(tmp_path, "score", "rows.jsonl", "--tokenizer", "no-such-folder")
+    assert done.returncode == 1 and "no-such-folder" in done.stderr
+    assert 'File "' not in done.stderr
+
+
 def test_commands_name_broken_rows_and_go_on_if_told_to(tmp_path):
     (tmp_path / "rows.jsonl").write_text(f"{GOOD}\n{{}}\n")
     done = command(tmp_path, "score", "rows.jsonl")

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from datasets import Dataset
+from sklearn.feature_extraction.text import TfidfVectorizer
 from tiny import tiny_model
 
 from limo_nb import exercises, lab, selection
@@ -301,6 +302,32 @@ def test_farthest_first_leaves_repetitions_out():
         assert chosen["similarity"][0] == 0 and max(chosen["similarity"]) < 0.5
 
 
+def test_every_choice_is_the_farthest_of_its_cell():
+    pool = uneven()
+    vectors = np.random.default_rng(1).normal(size=(len(pool), 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    place = {name: i for i, name in enumerate(pool["id"])}
+    cosine = np.clip(vectors @ vectors.T, 0, 1)
+    chosen = selection.balanced(pool, 14, 3, vectors).to_list()
+    taken = [place[chosen[0]["id"]]]
+    for row in chosen[1:]:
+        cell = [
+            place[other["id"]] for other in pool
+            if (other["subject"], other["level"]) == (row["subject"], row["level"])
+        ]  # fmt: skip
+        near = {i: cosine[i, taken].max() for i in cell if i not in taken}
+        assert row["similarity"] == pytest.approx(min(near.values()), abs=1e-6)
+        assert near[place[row["id"]]] == pytest.approx(min(near.values()), abs=1e-6)
+        taken.append(place[row["id"]])
+
+
+def test_few_texts_keep_their_cosines():
+    texts = ["the cat sat", "the cats sat", "integrate x", "三角形的面积"]
+    full = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
+    found = selection.tfidf(texts)
+    assert np.allclose(found @ found.T, (full @ full.T).toarray(), atol=1e-6)
+
+
 def test_embeddings_can_take_the_place_of_words(model):
     """Distances decide: the two directions of the plane are both chosen."""
     pool = problems(*"abcd")
@@ -346,7 +373,7 @@ def test_every_choice_has_a_reason():
     chosen = selection.balanced(uneven(), 5, seed=0)
     assert all(reason.startswith("kept because ") for reason in chosen["reason"])
     rare = next(row for row in chosen if row["level"] == 5)
-    assert "dial, level 5 (3 candidates)" in rare["reason"]
+    assert "dial, level 5 gives 1 of 3 candidates" in rare["reason"]
 
 
 @pytest.mark.parametrize(

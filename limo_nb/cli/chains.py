@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,10 @@ def score(
     scale: Annotated[
         str, typer.Option(help="batch: of this file; limo: of long chains.")
     ] = "batch",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Model whose tokens count for after_answer; none: words count."),
+    ] = None,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +47,7 @@ def score(
     ruler = chains.Scale.default() if scale == "limo" else chains.Scale.of(
         row["solution"] for row in read
     )  # fmt: skip
-    scored = chains.graded(read, bands, within, ruler)
+    scored = chains.graded(read, bands, within, ruler, _counter(tokenizer))
     _name_broken(broken)
     if out:
         rows.write(map(_joined, read, scored), out)
@@ -55,6 +59,17 @@ def score(
     plain(
         f"{len(scored)} chains" + (f", written to {out}" if out else "; --out keeps the rows")
     )
+
+
+def _counter(tokenizer: str | None) -> Callable[[str], float]:
+    """What counts tokens: the words of a text without a tokenizer, which is quick to load."""
+    if tokenizer is None:
+        from limo_nb.chains import count_words
+
+        return count_words
+    from limo_nb.generation import token_counter
+
+    return token_counter(tokenizer)
 
 
 def _joined(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def select(
     file: File,
     k: Annotated[int, typer.Option("-k", "--count", min=1, help="Questions to choose.")],
     out: Out = None,
-    seed: Annotated[int, typer.Option(help="Of the order of turns.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of the cells.")] = 0,
     embed: Annotated[
         str | None,
         typer.Option(help="Compare by sentence embeddings of this model; none: by TF-IDF."),

@@ -20,6 +20,7 @@ from limo_nb.generation.models import (
     shards,
     source_of,
     stop_ids,
+    token_counter,
 )
 from limo_nb.generation.prompts import (
     DEFAULT_SYSTEM,
@@ -39,6 +40,6 @@ __all__ = [
     "Engine", "Message", "NotInstalled", "Prompt", "Store", "Worker", "chat_prompt",
     "complete", "left_padded", "load_model", "load_tokenizer", "model_digest",
     "open_engine", "plain_ids", "plan_batches", "prompt_ids", "quiet_bars", "resolve",
-    "server_options", "shards", "shared_store", "source_of", "stop_ids", "vllm_python",
-    "vllm_server",
+    "server_options", "shards", "shared_store", "source_of", "stop_ids", "token_counter",
+    "vllm_python", "vllm_server",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers import logging as transformers_logging
+
+from limo_nb.generation.prompts import plain_ids
 
 HASHED_BYTES = 2**28  # a local model up to this size is identified by its content
 
@@ -70,12 +72,29 @@ def _hub_commit(repository: str, revision: str | None) -> str:
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of `name`, padding on the left; the pad token falls back to eos."""
+    """The tokenizer of `name`, padding on the left; the pad token falls back to eos.
+
+    Raises ValueError where there is none.
+    """
     source, revision = source_of(name)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, padding_side="left")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, padding_side="left"
+        )
+    except OSError as error:
+        raise ValueError(
+            f"no tokenizer at {source!r}: name a folder, `lab:NAME`, or a Hub id while online "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def token_counter(name: str) -> Callable[[str], int]:
+    """A function from a text to its number of tokens by the tokenizer of the model `name`."""
+    tokenizer = load_tokenizer(name)
+    return lambda text: len(plain_ids(tokenizer, text))
 
 
 def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple[Any, Any]:
