@@ -11,12 +11,10 @@ and checked from then on.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +26,8 @@ import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from limo_nb import lab
-from limo_nb.artifacts import runs_root, write_json
+from limo_nb.artifacts import runs_root
+from limo_nb.lock import keep, lock_file, locked
 from limo_nb.profiles import EvaluationSettings
 from limo_nb.rows import records
 from limo_nb.sources import COLUMNS, data_root, level_of, plain_answer
@@ -38,7 +37,6 @@ BENCHMARK_COLUMNS = Features(
 )
 LAB_ITEMS = 40  # per lab benchmark: what the lab's pool may hold copies of
 SHOWN = 5  # broken rows that an error names
-LOCK = "limo-nb.lock.json"
 
 
 # ---------------------------------------------------------------- the registry
@@ -134,7 +132,7 @@ def kept(name: str) -> Path:
 
 
 def _fetched(name: str, local: Path | None) -> Found:
-    entry, file = locked().get(name), kept(name)
+    entry, file = locked("benchmarks").get(name), kept(name)
     if entry and file.exists():
         return Found(file, entry["source"], entry["revision"], sha256(file))
     wanted = local or f"LIMO_NB_DATA/benchmarks/{file.name}"
@@ -174,7 +172,9 @@ def _from_hub(name: str, repository: str) -> Found:
 
     file, root, commit = kept(name), repository, ""
     if not Path(repository).is_dir():
-        commit = locked().get(name, {}).get("revision") or dataset_info(repository).sha
+        commit = (
+            locked("benchmarks").get(name, {}).get("revision") or dataset_info(repository).sha
+        )
         root = f"hf://datasets/{repository}@{commit}"
     path = DownloadManager().download(f"{root}/{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def _from_url(name: str, url: str) -> Found:
     import pooch
 
     file = kept(name)
-    known = registry()[name].get("sha256") or locked().get(name, {}).get("sha256")
+    known = registry()[name].get("sha256") or locked("benchmarks").get(name, {}).get("sha256")
     file.unlink(missing_ok=True)  # one that no lock entry vouches for
     pooch.get_logger().setLevel("WARNING")
     pooch.retrieve(
@@ -199,49 +199,24 @@ def _from_url(name: str, url: str) -> Found:
     return Found(file, url, "", sha256(file))
 
 
-# ---------------------------------------------------------------- the lock file
-def lock_file() -> Path:
-    """`limo-nb.lock.json` beside `runs/`: what the first fetches found."""
-    return runs_root().parent / LOCK
-
-
-def locked() -> dict[str, dict[str, str]]:
-    """Per benchmark what was recorded: source, revision, sha256, when. Empty without."""
-    if not lock_file().exists():
-        return {}
-    try:
-        return json.loads(lock_file().read_text()).get("benchmarks", {})
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{lock_file()} is not valid JSON ({error}): mend or delete it"
-        ) from None
-
-
 def _check(name: str, found: Found) -> None:
     """Compare `found` with the registry and the lock file; record what is fetched first."""
-    recorded = locked().get(name)
+    recorded = locked("benchmarks").get(name)
     released = registry()[name].get("sha256")
     if released and found.sha256 != released:
         raise ValueError(
             f"{found.path} is not the released file of {name!r}: sha256 {found.sha256}, "
             f"benchmarks.yaml has {released}. Remove or rename it"
         )
+    if not recorded and found.source != "local":
+        facts = {"source": found.source, "revision": found.revision, "sha256": found.sha256}
+        recorded = keep("benchmarks", name, facts)
     if recorded and found.sha256 != recorded["sha256"]:
         raise ValueError(
             f"{found.path} is not what was fetched first for {name!r}: sha256 "
             f"{found.sha256}, {lock_file()} has {recorded['sha256']} of {recorded['fetched']}. "
             f"Delete that entry to accept the new file, or the file to fetch it again"
         )
-    if not recorded and found.source != "local":
-        whole = json.loads(lock_file().read_text()) if lock_file().exists() else {}
-        whole.setdefault("benchmarks", {})[name] = {
-            "source": found.source,
-            "revision": found.revision,
-            "sha256": found.sha256,
-            "fetched": time.strftime("%Y-%m-%d", time.gmtime()),
-        }
-        lock_file().parent.mkdir(parents=True, exist_ok=True)
-        write_json(lock_file(), whole)
 
 
 # ---------------------------------------------------------------- rows

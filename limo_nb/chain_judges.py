@@ -82,8 +82,8 @@ def agreement(judged: Dataset, within: bool = False) -> Agreement:
 
     `within` compares chains of the same question only (ranks within each question, its
     mean taken off), which is what the choice of the best chain depends on. The interval
-    resamples questions, since chains of one question belong together. Raises ValueError
-    if nothing can be compared.
+    resamples questions, since chains of one question belong together; of one question it
+    is not known (nan). Raises ValueError if nothing can be compared.
     """
     groups: dict[str, list[tuple[float, float]]] = {}
     for row in judged:
@@ -100,6 +100,8 @@ def agreement(judged: Dataset, within: bool = False) -> Agreement:
         raise ValueError("nothing to compare: scores do not vary, or no two chains share one")
     picks = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     low, high = np.nanquantile(_correlation(sums[picks].sum(axis=1)), (0.025, 0.975))
+    if len(sums) == 1:  # nothing to resample
+        low = high = np.nan
     return Agreement(float(value), float(low), float(high), int(sums[:, 0].sum()), len(sums))
 
 

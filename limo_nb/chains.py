@@ -225,7 +225,8 @@ class Measures:
     repetition: float  # share of the runs of four words that were there before (0 to 1)
     mixing: float  # share of the words outside the chain's main script (0 to 1)
     truncated: bool  # it stops before its end
-    after_answer: float | None  # share of the tokens behind the first right answer (0 to 1)
+    # Share of the tokens (of the words without a tokenizer) behind the first right answer.
+    after_answer: float | None
 
 
 def measure(
@@ -454,9 +455,13 @@ def teachers_table(attempts: Dataset, chains: Dataset, chosen: Dataset) -> list[
 # ---------------------------------------------------------------- choosing
 def _order(row: Mapping[str, Any]) -> tuple:
     """Best first; of equal scores the shorter chain, then the earlier teacher and sample."""
-    return (
-        -row["score"], row["tokens"], row["question_id"], row.get("teacher", ""), row["sample"],
-    )  # fmt: skip
+    length = _tie(row["tokens"])
+    return (-row["score"], length, row["question_id"], row.get("teacher", ""), row["sample"])
+
+
+def _tie(length: float) -> float:
+    """What is smaller for the better of two chains with the same score."""
+    return {"shorter": length, "longer": -length}[settings()["ties"]]
 
 
 def _some(chains: Dataset) -> list[dict]:
@@ -551,8 +556,8 @@ def graded(
     `level` is the band of equal size, 1 (worst) to `bands`, in the ranking of all rows
     ("pool") or of those with the same question ("question"); None in a group of fewer
     than `bands`. Of equal scores the shorter chain is better, then the earlier. An
-    `answer` lets `after_answer` be measured, by `count`, which is that of `measure`. The
-    scale is that of the rows unless given.
+    `answer` lets `after_answer` be measured. `count`, which is that of `measure`, tells
+    lengths too. The scale is that of the rows unless given.
     """
     if within not in ("pool", "question"):
         raise ValueError(f'within is {within!r}: it may be "question" or "pool"')
@@ -563,7 +568,7 @@ def graded(
     groups: dict[Any, list[tuple]] = {}
     for place, (row, parts) in enumerate(zip(rows, scores, strict=True)):
         key = row["question"] if within == "question" else None
-        rank = (parts.total, -count_words(row["solution"]), -place)
+        rank = (parts.total, -_tie(count(row["solution"])), -place)
         groups.setdefault(key, []).append((rank, place))
     level = {
         place: 1 + rank * bands // len(group)

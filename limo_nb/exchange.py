@@ -7,6 +7,10 @@
 | `sharegpt` | LLaMA-Factory             | conversations (from, value), system          |
 | `messages` | TRL, LLaMA-Factory        | messages (role, content), the system first   |
 
+Rows that are in none of these are read where they have question and solution under other
+usual names (`NAMES`), such as problem and solution, or question and text, which is what
+`limo-nb sample` writes.
+
 `answer` and every further column go along in each of them: the tools read the columns
 that they know. LLaMA-Factory must be told of a file in `dataset_info.json`; its alpaca
 reader ignores `system` unless the column is mapped there, and then trains with the prompt
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limo_nb import sources
 from limo_nb.artifacts import write_json
 from limo_nb.grading import final_answer
 from limo_nb.rows import records, required
@@ -28,6 +33,9 @@ from limo_nb.rows import records, required
 Row = dict[str, Any]
 RELEASED = {"GAIR/LIMO": "LIMO v1", "GAIR/LIMO-v2": "LIMO v3"}  # Hub name -> in paper.yaml
 ROW = ("question", "solution", "answer")
+# What a record of no format may call them; the first name that it has is taken.
+NAMES = {name: sources.NAMES[name] for name in ROW}
+NAMES["solution"] += ("text",)  # a completion; elsewhere it may be any text
 
 
 # ---------------------------------------------------------------- one row
@@ -121,24 +129,38 @@ FORMATS = {
 
 
 # ---------------------------------------------------------------- reading
+def _formats(row: Mapping[str, Any]) -> list[str]:
+    """The formats whose columns `row` has."""
+    return [name for name, form in FORMATS.items() if all(key in row for key in form.keys)]
+
+
 def format_of(row: Mapping[str, Any]) -> str:
-    """The format whose columns `row` has; ValueError with the columns if none."""
-    for name, form in FORMATS.items():
-        if all(column in row for column in form.keys):
-            return name
+    """The first format whose columns `row` has; ValueError with the columns if none."""
+    if found := _formats(row):
+        return found[0]
     known = "; ".join(f"{name}: {', '.join(form.keys)}" for name, form in FORMATS.items())
     found = ", ".join(map(str, row)) or "(none)"
     raise ValueError(f"columns {found} are of no format ({known})")
 
 
+def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`row` as it is if it is in a format; else with the names of ROW for other usual ones."""
+    if _formats(row):
+        return row
+    found = {ours: next((n for n in names if n in row), ours) for ours, names in NAMES.items()}
+    ours = {theirs: name for name, theirs in found.items()}
+    return {ours.get(name, name): value for name, value in row.items()}
+
+
 def to_row(record: Any, place: str) -> Row:
-    """A row with question, solution and answer from a record of any format.
+    """A row with question, solution and answer from a record of any format, or by `NAMES`.
 
     Further columns stay, `system` among them if the record has a prompt. Where there is
     no answer column, the answer is read from the solution. ValueError names the place.
     """
     try:
-        form = FORMATS[format_of(required(record, (), place))]
+        record = _renamed(required(record, (), place))
+        form = FORMATS[format_of(record)]
         required(record, form.keys, place)
         own = {*form.keys, *form.others} - {*ROW}
         row = {**{k: v for k, v in record.items() if k not in own}, **form.read(record)}

@@ -165,7 +165,7 @@ def passed_over(problems: Dataset, chosen: Dataset) -> Dataset:
     """What a choice left, as rows of id and reason."""
     taken = set(chosen["id"])
     left = [name for name in problems["id"] if name not in taken]
-    return Dataset.from_dict({"id": left, "reason": ["others were chosen"] * len(left)})
+    return Dataset.from_dict({"id": left, "reason": ["others had their turn"] * len(left)})
 
 
 # ---------------------------------------------------------------- balance

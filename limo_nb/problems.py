@@ -27,6 +27,7 @@ from limo_nb.artifacts import Artifact
 from limo_nb.profiles import PoolSettings
 from limo_nb.sieves import (  # noqa: F401  (words to bands: what chapter 3 looks at)
     CHUNK,
+    FORMS,
     PERMUTATIONS,
     Exam,
     Marks,
@@ -182,10 +183,11 @@ def decontaminate(
     For an item in Chinese it is `characters` consecutive characters. A problem that is an
     item as a whole falls whatever its length, even where all spaces differ; an item of
     fewer words than that matches as a whole only. `threshold` is the least share of a
-    problem's n-grams that one item must have (0: one n-gram is enough). The papers do not
-    say which n they took: s1 uses 13 words, open-r1 8. A common phrase of that length
-    (AIME's "where m and n are relatively prime …") drops clean problems as well;
-    `overlap`, the share found in the counterpart, tells them apart.
+    problem's n-grams that one item must have (0: one n-gram is enough), `normal` the form
+    in which texts are compared (sieves.FORMS). The papers do not say which n they took: s1
+    uses 13 words, open-r1 8. A common phrase of that length (AIME's "where m and n are
+    relatively prime …") drops clean problems as well; `overlap`, the share found in the
+    counterpart, tells them apart.
     """
     exam = Exam(
         tuple(_column(benchmark_rows, "question")), ngram, characters, threshold, normal
@@ -197,7 +199,10 @@ def decontaminate(
 
 def sieve(pool: Dataset, benchmark_rows: Dataset, settings: PoolSettings) -> Sieved:
     """All sieves in order: answers, duplicates, contamination; the texts are read once."""
-    exam = Exam(tuple(_column(benchmark_rows, "question")), settings.ngram)
+    exam = Exam(
+        tuple(_column(benchmark_rows, "question")), settings.ngram, settings.characters,
+        settings.threshold, FORMS[settings.normalisation],
+    )  # fmt: skip
     return drop_unanswered(pool).then(
         lambda left: _compared(
             left, exam, _column(benchmark_rows, "id"), settings.near_duplicate
@@ -223,7 +228,7 @@ def _duplicates(pool: Dataset, marks: Marks, near: float) -> Drops:
             fallen[row] = ("exact duplicate", original, 1.0)
     left = np.array(list(first.values()), np.int64)
     answers = [normalise(answer) for answer in _column(pool.select(left), "answer")]
-    pairs = left[candidates(marks.bands[left], answers)]
+    pairs = left[candidates([marks.signatures[row] for row in left], answers, near)]
     texts = np.unique(pairs)
     shingles = Shingles(texts, _chunks(pool.select(texts)))
     for row, (earlier, overlap) in repeated(pairs, shingles.jaccard, near).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,6 +22,9 @@ class Frozen(BaseModel):
     """A validated, immutable group of settings; unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=Frozen)
 
 
 class Models(Frozen):
@@ -59,6 +62,9 @@ class Sampling(Frozen):
         return self
 
 
+Normalisation = Literal["full", "case", "none"]  # see sieves.FORMS
+
+
 class PoolSettings(Frozen):
     """Where problems come from and when two are the same (chapter 3)."""
 
@@ -66,6 +72,10 @@ class PoolSettings(Frozen):
     size: int = Field(ge=1)  # problems taken from the source
     seed: int = 0
     ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
+    characters: int = Field(13, ge=2)  # the same for a benchmark item in Chinese
+    # The least share of a problem's n-grams that one item has; 0: one n-gram is enough.
+    threshold: float = Field(0.0, ge=0.0, le=1.0)
+    normalisation: Normalisation = "full"  # of the texts that are searched for n-grams
     near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
     # Our column: the source's field, for a file or data set that sources.yaml does not know.
     fields: dict[str, str] = Field(default_factory=dict)
@@ -84,6 +94,7 @@ class ChainSettings(Frozen):
     """How many questions get chains, and how many chains are kept (chapters 4, 5)."""
 
     questions: int = Field(ge=1)  # balanced selection from the survivors
+    embeddings: str | None = None  # the model that compares questions; none: TF-IDF
     rows: int = Field(ge=1)  # the best (question, chain) pairs: the training set
     sampling: Sampling  # of each teacher
     teachers: tuple[str, ...] = ()  # none: the strong model
@@ -199,11 +210,22 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
     raw = yaml.safe_load(path.read_text())
     for key, value in (overrides or {}).items():
         _merge(raw, key.split("."), value)
+    return checked(Profile, f"profile {name!r}", raw)
+
+
+def checked(kind: type[Settings], name: str, values: Mapping[str, Any]) -> Settings:
+    """Settings of class `kind`; ValueError that names `name`, the field and what it may be."""
     try:
-        return Profile(**raw)
+        return kind(**values)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"profile {name!r} is not valid:\n" + "\n".join(lines)) from None
+        told = "\n".join(f"  {_fault(fault)}" for fault in error.errors())
+        raise ValueError(f"{name} is not valid:\n{told}") from None
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    """What pydantic found, without its own words around a validator's."""
+    place, told = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    return f"{place}: {told}" if place else told  # none: of several fields together
 
 
 def _merge(raw: dict, keys: list[str], value: Any) -> None:

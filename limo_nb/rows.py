@@ -14,6 +14,7 @@ from pyarrow import parquet
 from limo_nb.artifacts import write_atomic
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
+WRITTEN = (".jsonl", ".parquet")  # what `write` makes
 BATCH = 10_000  # rows that are Python objects at a time
 
 
@@ -92,17 +93,25 @@ def required(row: Any, fields: Iterable[str], place: str) -> Mapping[str, Any]:
     return row
 
 
-def write_part(file: Path, out: Path, keep: Callable[[int], bool]) -> None:
+def parts(file: Path) -> tuple[str, ...]:
+    """The suffixes of files that `write_part` can copy rows of `file` to."""
+    return WRITTEN if file.suffix == ".parquet" else (".jsonl",)
+
+
+def write_part(
+    file: Path, out: Path, keep: Callable[[int], bool], broken: list[str] | None = None
+) -> None:
     """Copy the rows of `file` whose number (from 0) `keep` wants, whole or not at all.
 
-    Rows pass one by one, so that files of millions fit. A Parquet file keeps its types;
-    anything else is written as JSONL. Raises ValueError for another kind of `out`.
+    They are numbered as `records` gives them, with this `broken`. Rows pass one by one, so
+    that files of millions fit. A Parquet file keeps its types; anything else is written as
+    JSONL. Raises ValueError for another kind of `out`.
     """
     partial = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".jsonl":
         with partial.open("w", encoding="utf-8") as lines:
-            for number, (_, row) in enumerate(records(file)):
+            for number, (_, row) in enumerate(records(file, broken)):
                 if keep(number):
                     lines.write(_line(row, default=str))
     elif out.suffix == file.suffix == ".parquet":

@@ -6,6 +6,7 @@ knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 from scipy.stats import beta
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
 from skmatter.sample_selection import FPS
 
@@ -35,7 +35,8 @@ from limo_nb.progress import progress
 from limo_nb.verifiers import MATHEMATICS, Verifier
 
 CONFIDENCE = 0.95
-DIMENSIONS = 256  # of texts that are compared
+FEATURES = 2**12  # of questions that are compared
+GRID = 2**22  # steps of a coordinate: products of two have 44 bits, a float has 53
 
 
 # ---------------------------------------------------------------- solving
@@ -207,11 +208,14 @@ def outcomes(attempts: Dataset) -> dict[str, np.ndarray]:
 def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float, float]:
     """The mean of one value per question and its 95 % interval: (mean, low, high).
 
-    Bootstrap over questions, since the attempts at one question belong together.
+    Bootstrap over questions, since the attempts at one question belong together. Of one
+    question the ends are not known (nan).
     """
     values = np.asarray(list(values), float)
     if not len(values):
         raise ValueError("no values: there is no mean of nothing")
+    if len(values) == 1:
+        return float(values[0]), math.nan, math.nan
     picks = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values[picks].mean(axis=1), (tail, 1 - tail))
@@ -264,12 +268,15 @@ def _dropped(fallen: list[tuple[str, str]]) -> Dataset:
 
 
 def _why_dropped(count: dict, low: int, high: int) -> str:
-    """Why a question leaves, as one of three reasons that can be counted; empty if not."""
+    """Why a question leaves, as one of three reasons that can be counted; empty if not.
+
+    Without the number of attempts, which differs where sampling stops early.
+    """
     correct, unsure = count["correct"], count["unverifiable"]
     if correct > high:
-        return f"too easy: more than {high} of {count['n']} correct"
+        return f"too easy: more than {high} correct"
     if correct + unsure < low:
-        return f"too hard: fewer than {low} of {count['n']} correct"
+        return f"too hard: fewer than {low} correct"
     if correct < low or correct + unsure > high:
         return "undecided: attempts that cannot be verified"
     return ""
@@ -281,14 +288,15 @@ def balanced(
 ) -> Dataset:
     """`k` problems spread evenly over subject and level, each unlike those chosen before.
 
-    Subject–level cells get equal shares of `k`, as far as they have members. In a seeded
-    order each gives its share by farthest-first choice: the problem whose nearest chosen
-    one, of any cell, is farthest (cosine of `tfidf` rows), so that what is left out is
-    what is already there. Rows come in the order of choice with two columns more:
-    `similarity` to the nearest earlier choice (0 to 1) and `reason`. Deterministic, and
-    independent of the order of `problems`. All problems are kept if there are no more
-    than `k`. `vectors` (one row of length 1 per problem, as `embed` makes them) take the
-    place of TF-IDF. LIMO's own rule is not published; this is ours.
+    Subject–level cells take turns in a seeded order; a cell whose turn it is gives the
+    problem whose nearest chosen one is farthest (cosine of `tfidf` rows), so that what is
+    left out is what is already there. Rows come in the order of choice with two columns
+    more: `similarity` to the nearest earlier choice (0 to 1) and `reason`. Deterministic,
+    and independent of the order of `problems`. All problems are kept if there are no more
+    than `k`. `vectors` (problems, width), as `embed` makes them, take the place of TF-IDF.
+    LIMO's own rule is not published; this is ours.
+
+    Raises ValueError for no problems, a `k` below 1, or vectors that do not fit.
     """
     if not len(problems):
         raise ValueError("no problems to choose from: the filters left none")
@@ -297,49 +305,69 @@ def balanced(
     names = problems["id"]
     places = sorted(range(len(names)), key=lambda place: names[place])
     rows = problems.select(places).to_list()
-    compared = tfidf([row["question"] for row in rows]) if vectors is None else vectors[places]
-    rng = np.random.default_rng(seed)
-    cells = _cells(rows)
-    turns = [sorted(cells)[place] for place in rng.permutation(len(cells))]
-    shares = _shares([len(cells[cell]) for cell in turns], k)
-    order, nearest = [int(rng.choice(cells[turns[0]]))], [0.0]
-    for cell, share in zip(turns, shares, strict=True):
-        waiting = [place for place in cells[cell] if place not in order]
-        if more := share - (len(cells[cell]) - len(waiting)):
-            found, near = _farthest_first(compared, order, waiting, more)
-            order, nearest = order + found, nearest + near
-    chosen = []
-    for turn, (place, near) in enumerate(zip(order, nearest, strict=True)):
-        cell = (rows[place]["subject"], rows[place]["level"])
-        share = f"{shares[turns.index(cell)]} of {len(cells[cell])} candidates"
-        reason = _why_kept(cell, share, near, first=not turn)
-        chosen.append({**rows[place], "similarity": near, "reason": reason})
+    if vectors is None:
+        compared = tfidf([row["question"] for row in rows])
+    else:
+        compared = _directions(vectors, len(rows))[places]
+    cells, rng = _cells(rows), np.random.default_rng(seed)
+    takers = [cells[sorted(cells)[place]] for place in rng.permutation(len(cells))]
+    first = int(rng.choice(takers[0]))  # nothing to be far from yet
+    order, nearest = _farthest_first(compared, _turns(takers, k), first)
+    chosen = [
+        {
+            **rows[i],
+            "similarity": near,
+            "reason": _why_kept(rows[i], cells, near, first=not turn),
+        }
+        for turn, (i, near) in enumerate(zip(order, nearest, strict=True))
+    ]
     return Dataset.from_list(chosen)
 
 
-def _shares(sizes: Sequence[int], k: int) -> list[int]:
-    """How many each cell gives: equal shares of `k`, one more for the first of the cells.
+def _turns(cells: Sequence[list[int]], k: int) -> list[list[int]]:
+    """The cell of each turn: round by round, those left out that have given all they have."""
+    turns = [(i, place) for place, cell in enumerate(cells) for i in range(len(cell))]
+    return [cells[place] for _, place in sorted(turns)[:k]]
 
-    What a small cell lacks goes to the others; all that there is if that is less than `k`.
-    """
-    shares = [0] * len(sizes)
-    while (left := min(k, sum(sizes)) - sum(shares)) > 0:
-        open_cells = [place for place, size in enumerate(sizes) if shares[place] < size]
-        for place in open_cells[:left]:
-            shares[place] += 1
-    return shares
+
+class _InTurns(FPS):
+    """Farthest-first choice whose step n takes one of the rows in `turns[n]`."""
+
+    turns: list[list[int]]
+
+    def score(self, X: np.ndarray, y: None = None) -> np.ndarray:
+        distances = self.get_distance()
+        allowed = np.full(len(distances), -np.inf)
+        cell = self.turns[self.n_selected_]
+        allowed[cell] = distances[cell]
+        return allowed
 
 
 def _farthest_first(
-    vectors: np.ndarray, chosen: list[int], waiting: list[int], count: int
+    vectors: np.ndarray, turns: list[list[int]], first: int
 ) -> tuple[list[int], list[float]]:
-    """`count` of the places `waiting`, each with its similarity to the nearest before it."""
-    places = chosen + waiting
-    steps = FPS(initialize=list(range(len(chosen))), n_to_select=len(chosen) + count)
-    steps.fit(vectors[places])
-    found = steps.selected_idx_[len(chosen) :]
-    squared = steps.get_select_distance()[len(chosen) :]  # of rows of length 1
-    return [places[i] for i in found], np.clip(1 - squared / 2, 0, 1).tolist()
+    """The row taken at each turn, and its similarity to the nearest one taken before."""
+    if len(vectors) == 1:  # skmatter wants two
+        return [first], [0.0]
+    steps = _InTurns(initialize=first, n_to_select=len(turns))
+    steps.turns = turns
+    steps.fit(vectors)
+    squared = steps.get_select_distance()  # of rows of length 1; the first has no neighbour
+    return steps.selected_idx_.tolist(), np.clip(1 - squared / 2, 0, 1).tolist()
+
+
+def _directions(vectors: np.ndarray, rows: int) -> np.ndarray:
+    """`vectors` at length 1, on a grid on which their products are exact.
+
+    The order of a sum does not matter then, nor does the processor or the number of
+    threads: of equal distances the earlier row wins, everywhere.
+    """
+    table = np.asarray(vectors, float)
+    if table.ndim != 2 or len(table) != rows or table.shape[1] < 2:
+        raise ValueError(f"vectors of shape {table.shape}: need {rows} rows of 2 or more")
+    if not np.isfinite(table).all() or not table.any(axis=1).all():
+        raise ValueError("a question is blank, or its vector zero or not finite")
+    return np.round(normalize(table) * GRID) / GRID
 
 
 def cells_in_effect(problems: Dataset) -> float:
@@ -360,15 +388,16 @@ def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:
 
 
 def tfidf(texts: list[str]) -> np.ndarray:
-    """TF-IDF rows of length 1, in at most `DIMENSIONS` dimensions (latent semantic analysis).
+    """TF-IDF (texts, `FEATURES`) of length 1, of n-grams of 2 to 4 characters.
 
-    Of characters, so that Chinese needs no word splitter. Of no more texts than that all
-    cosines stay as they are; of more, what few texts share is lost, so that memory does
-    not grow with the vocabulary.
+    Of characters, so that Chinese needs no word splitter; hashed into so many features,
+    so that memory does not grow with the vocabulary. A cosine is off by about 0.02.
     """
-    counts = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
-    latent = TruncatedSVD(min(DIMENSIONS, *counts.shape), random_state=0)
-    return normalize(latent.fit_transform(counts))
+    hashed = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(2, 4), n_features=FEATURES, norm=None
+    )
+    weighted = TfidfTransformer().fit_transform(hashed.transform(texts))
+    return _directions(weighted.toarray(), len(texts))
 
 
 def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
@@ -416,9 +445,11 @@ def _encoder(model: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _why_kept(cell: tuple[str, int], share: str, similarity: float, first: bool) -> str:
-    subject, level = cell
-    turn = f"kept because {subject}, level {level} gives {share}"
+def _why_kept(row: dict, cells: dict, similarity: float, first: bool) -> str:
+    size = len(cells[row["subject"], row["level"]])
+    turn = (
+        f"kept because {row['subject']}, level {row['level']} ({size} candidates) had its turn"
+    )
     if first:
-        return f"{turn}, and this one, drawn blindly, is the first of all"
-    return f"{turn}, and this one is {similarity:.2f} similar to its nearest earlier choice"
+        return f"{turn}, the first of all"
+    return f"{turn} and this one is {similarity:.2f} similar to its nearest earlier choice"

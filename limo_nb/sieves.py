@@ -1,8 +1,8 @@
 """Texts compared: normal forms, exact copies, near duplicates, shared n-grams (chapter 3).
 
 Everything here works on lists of questions. A pool is read once, in chunks; a question is
-reduced to a digest of its normal form, the keys of its MinHash bands and one bit, whether
-it may repeat a benchmark item. Whatever these propose is then checked on the texts
+reduced to a digest of its normal form, a MinHash signature and one bit, whether it may
+repeat a benchmark item. Whatever these propose is then checked on the texts
 themselves, so that chance decides what is looked at and never what falls.
 """
 
@@ -16,26 +16,33 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
+from rensa import RMinHash, RMinHashLSH
 
+from limo_nb.profiles import Normalisation
 from limo_nb.progress import progress
 
 SHINGLE = 3  # words; pairs are compared by these
-PERMUTATIONS = 128  # numbers of a MinHash signature
-CROWD = 256  # in a bucket of more, a problem is compared with the first so many only
+PERMUTATIONS = 128  # numbers of a MinHash signature, at most
+CROWD = 256  # a problem that meets so many is compared with them, and met by no other
 CHUNK = 8192  # questions read at once
 MANY = 50_000  # questions from which a second process is worth its start
 
 # ---------------------------------------------------------------- texts
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
+LENGTH = r"\s*[+-]?\s*(?:\d+\.?\d*|\.\d+)\s*(?:mm|cm|in|pt|pc|bp|dd|cc|sp|em|ex|mu)"
 SPACING = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|quad|qquad|enspace|enskip"
-    r"|thinspace|medspace|thickspace|negthinspace|[bB]ig{1,2}[lrm]?)(?![a-zA-Z])"
+    r"\\(?:left|right|displaystyle|textstyle|limits|nolimits|[bB]ig{1,2}[lrm]?|relax"
+    r"|q?quad|enspace|enskip|space|nobreakspace|(?:neg)?(?:thin|med|thick)space"
+    r"|[hv](?:fill?|ss)|(?:no)?indent|par|newline|linebreak|nobreak|allowbreak"
+    r"|(?:small|med|big)skip)(?![a-zA-Z])"
+    rf"|\\(?:[hvm]skip|m?kern){LENGTH}|\\(?:text|mbox)\s*\{{\s*\}}"
     # Not after a backslash: there the two are a line break.
-    r"|\\[hm]space\*?\s*\{[^{}]*\}|(?<!\\)\\[,;:!>\s()\[\]]|\\?\$|~|_\{\}|\\(?=[%#&])"
+    r"|\\[hmv]space\*?\s*\{[^{}]*\}|(?<!\\)\\[,;:!>\s()\[\]]|\\?\$|~|_\{\}|\\(?=[%#&])"
 )
 FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 NUMERATOR = re.compile(r"\\frac\s*(\d)")
@@ -60,6 +67,16 @@ def normalise(text: str) -> str:
     if "\\" in text or "$" in text or "~" in text or "_" in text:
         text = " ".join(SPACING.sub(" ", text).split())
     return BESIDE_SIGNS.sub("", text)
+
+
+# The forms in which problems and benchmark items may be searched for common n-grams, by
+# the names that profiles and the command line use. In each, only words count (WORD): white
+# space and signs never do.
+FORMS: dict[Normalisation, Callable[[str], str]] = {
+    "full": normalise,  # without all that changes no problem, LaTeX spacing too
+    "case": str.casefold,  # capitals do not count either, LaTeX commands are words
+    "none": str,  # as it stands: a word with a capital is another word
+}
 
 
 def words(text: str) -> list[str]:
@@ -187,8 +204,7 @@ class Exam:
         return tuple(sorted({self._size(tokens) for tokens in self._tokens}))
 
     def _size(self, tokens: Sequence[str]) -> int:
-        chinese = any(HAN_WORD.match(word) for word in tokens)
-        return self.characters if chinese else self.ngram
+        return self.characters if _in_chinese(tokens) else self.ngram
 
     @cached_property
     def _items(self) -> dict[int, dict[str, list[int]]]:
@@ -230,12 +246,13 @@ class Exam:
             for item, count in hits.items():
                 share = count / len(mine)
                 if best is None or (-share, item) < (-best.overlap, best.item):
-                    best = Match(self._reason(size), item, share)
+                    unit = "characters" if _in_chinese(self._tokens[item]) else "words"
+                    best = Match(f"shares {size} {unit}", item, share)
         return best if best and best.overlap >= self.threshold else None
 
-    def _reason(self, size: int) -> str:
-        same = self.ngram == self.characters
-        return f"shares {size} {'words' if same or size == self.ngram else 'characters'}"
+
+def _in_chinese(tokens: Sequence[str]) -> bool:
+    return any(HAN_WORD.match(word) for word in tokens)
 
 
 @dataclass(frozen=True)
@@ -277,7 +294,7 @@ class Marks:
     """What is kept of each question after one pass."""
 
     exact: list[bytes]  # digests of the normal forms, empty where not wanted
-    bands: np.ndarray  # (questions, bands) uint64: equal keys, a candidate pair
+    signatures: list[RMinHash]  # for near duplicates, empty where not wanted
     suspects: np.ndarray  # (questions,) bool: may repeat a benchmark item
 
 
@@ -290,7 +307,7 @@ def mark(
 ) -> Marks:
     """The marks of all `questions`, which come in lists of any size, `total` in all.
 
-    Digests and bands are made where `near`, the threshold of near duplicates, is given;
+    Digests and signatures are made where `near`, the threshold of near duplicates, is given;
     suspects where there is an `exam`. From MANY questions on the work is shared by
     `workers` processes (None: one a core, four at most), which come from joblib's loky:
     it needs no guard in a script and no file behind a notebook.
@@ -306,10 +323,9 @@ def mark(
             parts.append(part)
             if bar is not None:
                 bar.update(len(part.suspects))
-    width = bands(near) if near is not None else 0
     return Marks(
         [digest for part in parts for digest in part.exact],
-        np.concatenate([np.zeros((0, width), np.uint64)] + [part.bands for part in parts]),
+        [signature for part in parts for signature in part.signatures],
         np.concatenate([np.zeros(0, bool)] + [part.suspects for part in parts]),
     )
 
@@ -332,15 +348,16 @@ def mark_part(
     """The marks of one list of questions."""
     texts = [normal(question) for question in questions]
     rows = [WORD.findall(text) for text in texts]
-    tokens = Tokens.of(rows)
-    none = np.zeros(len(texts), bool)
-    suspects = net.holds(rows, tokens) if net else none
+    suspects = net.holds(rows, Tokens.of(rows)) if net else np.zeros(len(texts), bool)
     if near is None:
-        return Marks([], np.zeros((len(texts), 0), np.uint64), suspects)
+        return Marks([], [], suspects)
+    if normal is not normalise:  # what a duplicate is does not depend on the exam
+        texts = [normalise(question) for question in questions]
+        rows = [WORD.findall(text) for text in texts]
     exact = [
         blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in texts
     ]
-    return Marks(exact, band_keys(tokens, bands(near)), suspects)
+    return Marks(exact, sketches(rows, near), suspects)
 
 
 # ---------------------------------------------------------------- near duplicates
@@ -356,69 +373,51 @@ def bands(threshold: float) -> int:
     return PERMUTATIONS
 
 
-def band_keys(tokens: Tokens, count: int) -> np.ndarray:
-    """(rows, count) uint64: two rows are candidates where a column is equal.
+def sketches(rows: Iterable[Sequence[str]], near: float) -> list[RMinHash]:
+    """The MinHash signature of each row of words, over its shingles of SHINGLE words.
 
-    The MinHash signatures are rensa's, over shingles of SHINGLE words. A row without
-    words gets keys of its own kind, and is like other rows without words.
+    A signature has as many numbers as the bands for `near` take. rensa's do not depend on
+    the order of a set, so every process makes the same. A row without words is like no
+    other: `Shingles.jaccard` says so of all that it meets.
     """
-    from rensa import RMinHash
-
-    hashes, starts = tokens.grams(SHINGLE)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, PERMUTATIONS, 0)
-    size = PERMUTATIONS // count
-    signature = np.array(matrix.to_rows(), np.uint64).reshape(len(starts) - 1, PERMUTATIONS)
-    parts = signature[:, : size * count].reshape(-1, count, size)
-    keys = np.zeros(parts.shape[:2], np.uint64)
-    for place in range(size):
-        keys = _mixed(keys * _BASE + parts[:, :, place])
-    return keys
+    return RMinHash.from_token_sets([ngrams(row, SHINGLE) for row in rows], _width(near), 0)
 
 
-def candidates(keys: np.ndarray, answers: Sequence[str]) -> np.ndarray:
-    """(pairs, 2) int64, (later, earlier) rows that share a band key, in order.
+def _width(near: float) -> int:
+    """Numbers of a signature: the most up to PERMUTATIONS that make equal bands."""
+    return PERMUTATIONS // bands(near) * bands(near)
 
-    Rows whose answers are given and differ are no pair: they are different problems.
+
+def candidates(
+    signatures: Sequence[RMinHash], answers: Sequence[str], near: float
+) -> np.ndarray:
+    """(pairs, 2) int64, (later, earlier) rows that agree in a whole band, in order.
+
+    Rows whose answers are given and differ are no pair: they are different problems. So
+    each answer has an index of its own, and where only some rows have one, an index of
+    all finds the pairs of a row with and a row without.
     """
-    labels, given = _labels(answers)
-    found = [
-        np.unique(np.concatenate([_pairs(column ^ labels)] + [_open_pairs(column, given)]))
-        for column in keys.T
-    ]
-    codes = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-    return np.stack(np.divmod(codes, max(len(keys), 1)), axis=1)
+    groups: dict[str, list[int]] = {}
+    for row, answer in enumerate(answers):
+        groups.setdefault(answer, []).append(row)
+    found = [_pairs(rows, signatures, near) for rows in groups.values() if len(rows) > 1]
+    if "" in groups and len(groups) > 1:
+        anyone = _pairs(range(len(answers)), signatures, near)
+        found.append((a, b) for a, b in anyone if bool(answers[a]) != bool(answers[b]))
+    pairs = np.fromiter(chain.from_iterable(found), np.dtype((np.int64, 2)))
+    return pairs[np.lexsort(pairs.T[::-1])]
 
 
-def _labels(answers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of each answer, and whether there is one."""
-    labels = np.fromiter(map(_NUMBERS.__getitem__, answers), np.uint64, len(answers))
-    return labels, np.fromiter(map(bool, answers), bool, len(answers))
-
-
-def _open_pairs(keys: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Pairs of which one has no answer and the other has one."""
-    if given.all() or not given.any():
-        return np.zeros(0, np.int64)
-    pairs = _pairs(keys)
-    later, earlier = np.divmod(pairs, len(keys))
-    return pairs[given[later] != given[earlier]]
-
-
-def _pairs(keys: np.ndarray) -> np.ndarray:
-    """later × rows + earlier for the pairs of rows with equal keys, CROWD a row at most."""
-    order = np.argsort(keys, kind="stable")
-    new = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
-    sizes = np.diff(new, append=len(order))
-    leader = np.repeat(new, sizes)
-    place = np.arange(len(order)) - leader  # of a row within its bucket
-    behind = np.flatnonzero(place)
-    found = [np.zeros(0, np.int64)]
-    for nth in range(CROWD):
-        behind = behind[place[behind] > nth]
-        if not len(behind):
-            break
-        found.append(order[behind] * len(keys) + order[leader[behind] + nth])
-    return np.concatenate(found)
+def _pairs(
+    rows: Sequence[int], signatures: Sequence[RMinHash], near: float
+) -> Iterator[tuple[int, int]]:
+    """The (later, earlier) pairs of `rows` that rensa's LSH index finds."""
+    index = RMinHashLSH(near, _width(near), bands(near))
+    for row in rows:
+        met = index.query(signatures[row])
+        yield from ((row, earlier) for earlier in met)
+        if len(met) < CROWD:  # so that no bucket, and no query, grows with the pool
+            index.insert(row, signatures[row])
 
 
 class Shingles:

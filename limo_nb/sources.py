@@ -6,14 +6,13 @@ the Hub. A row that cannot be read is an error that names its place, never left 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from hashlib import blake2b
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -24,7 +23,8 @@ import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from limo_nb import lab
-from limo_nb.artifacts import write_json
+from limo_nb.answers import final_answer
+from limo_nb.lock import keep, lock_file, locked
 from limo_nb.profiles import PoolSettings
 from limo_nb.rows import SUFFIXES, records
 
@@ -40,6 +40,7 @@ COLUMNS = Features(
     }
 )
 TEXTS = Features({name: COLUMNS[name] for name in ("id", "question", "answer")})
+TEXTS["row"] = Value("int64")  # its number in the file, from 0
 # What sources call the columns; the first name that a row has is taken.
 NAMES = {
     "id": ("id", "unique_id", "idx"),
@@ -64,11 +65,27 @@ class Shape:
     boxed: str = ""
     mark: str = "\n#### "  # GSM8K's, which other sets have taken over
     below: Mapping[str, int] = field(default_factory=dict)
+    answered: bool = True  # every row has an answer
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Shape:
         """The part of a registry entry that says how to read rows."""
         return cls(**{name: facts[name] for name in cls.__annotations__ if name in facts})
+
+    @cached_property
+    def _read(self) -> set[str]:
+        """The fields that are looked at."""
+        columns = [
+            [self.fields[column]] if column in self.fields else usual
+            for column, usual in NAMES.items()
+        ]
+        return {name for names in columns for name in names} | {self.boxed, *self.below}
+
+    def part(self, record: Any) -> Any:
+        """The row without the fields that are not read, which may be most of it."""
+        if not isinstance(record, Mapping):
+            return record
+        return {name: record[name] for name in record if name in self._read}
 
     def wants(self, record: Any, place: str) -> bool:
         """Whether the row belongs to the pool; False where a benchmark begins."""
@@ -179,11 +196,14 @@ def real_pool(root: Path) -> Dataset:
 
 
 def read_problems(
-    path: Path, source: str | None = None, fields: Mapping[str, str] | None = None
-) -> Dataset:
+    path: Path, source: str | None = None, fields: Mapping[str, str] | None = None,
+    answered: bool = True, broken: list[str] | None = None,
+) -> Dataset:  # fmt: skip
     """The problems in a JSON, JSONL, Parquet or Arrow file, or in all such of a folder.
 
-    `fields` maps a column of ours to what the file calls it, as in `sources.yaml`.
+    `fields` maps a column of ours to what the file calls it, as in `sources.yaml`. Each row
+    must have an answer if `answered`. A row that cannot be read is a ValueError that names
+    it; with a list `broken`, the message is put there.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -192,45 +212,44 @@ def read_problems(
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     if not files or any(file.suffix not in SUFFIXES for file in files):
         raise ValueError(f"{path}: expected files that end in {', '.join(SUFFIXES)}")
-    shape = Shape(_checked(fields or {}))
-    tables = [_table(enumerate(records(file), 1), source or file.stem, shape) for file in files]
+    shape = Shape(_checked(fields or {}), answered=answered)
+    tables = [
+        _table(enumerate(records(file, broken), 1), source or file.stem, shape, broken)
+        for file in files
+    ]
     return concatenate_datasets(tables)
 
 
-def read_texts(path: Path, question: str | None = None, label: bool = False) -> Dataset:
-    """id, question and answer of every row of a file, whatever else it has.
+def read_texts(
+    path: Path, question: str | None = None, label: bool = False,
+    broken: list[str] | None = None,
+) -> Dataset:  # fmt: skip
+    """id, question, answer and row (its number from 0) of every row of a file.
 
     The question is in field `question`, or under one of its usual names; the answer is ""
     where there is none. The id is the row's own, or "row N" counted from 1, prefixed by
-    the file's name with `label`. Raises ValueError where two rows have one id.
+    the file's name with `label`. A row that cannot be read, or has the id of another, is a
+    ValueError that names it; with a list `broken`, the message is put there.
     """
     shape = Shape({"question": question} if question else {})
-    tables, rows = (
-        [],
-        _texts(enumerate(records(path), 1), shape, f"{path.stem}-" if label else ""),
-    )
-    while batch := list(islice(rows, BATCH)):
-        tables.append(pa.Table.from_pylist(batch, schema=TEXTS.arrow_schema))
-    if not tables:
-        raise ValueError(f"{path}: no rows in it")
-    return Dataset(pa.concat_tables(tables))
+    prefix = f"{path.stem}-" if label else ""
+
+    def read(record: Any, place: str, number: int) -> dict[str, Any]:
+        return _text(record, place, prefix, number, shape)
+
+    rows = _sound(enumerate(records(path, broken), 1), read, broken)
+    return _gathered(rows, TEXTS, str(path), broken)
 
 
-def _texts(rows: Numbered, shape: Shape, prefix: str) -> Iterator[dict[str, str]]:
-    seen: set[str] = set()
-    for number, (place, record) in rows:
-        if not isinstance(record, Mapping):
-            raise ValueError(f"{place}: expected a mapping, found {type(record).__name__}")
-        identifier = _field(record, "id", shape)
-        name = prefix + (f"row {number}" if identifier in (None, "") else str(identifier))
-        if name in seen:
-            raise ValueError(f"{place}: another row has the id {name!r} too")
-        seen.add(name)
-        text = _field(record, "question", shape, place)
-        if not isinstance(text, str):
-            raise ValueError(f"{place}: the question is not text")
-        answer = plain_answer(_field(record, "answer", shape))
-        yield {"id": name, "question": text, "answer": answer.rpartition(shape.mark)[2].strip()}
+def _text(record: Any, place: str, prefix: str, number: int, shape: Shape) -> dict[str, Any]:
+    """A file's row as a row of TEXTS."""
+    identifier = _field(_mapping(record, place), "id", shape)
+    name = f"row {number}" if identifier in (None, "") else str(identifier)
+    text = _field(record, "question", shape, place)
+    if not isinstance(text, str):
+        raise ValueError(f"{place}: the question is not text")
+    answer = plain_answer(_field(record, "answer", shape)).rpartition(shape.mark)[2].strip()
+    return {"id": prefix + name, "question": text, "answer": answer, "row": number - 1}
 
 
 def data_root() -> Path | None:
@@ -251,10 +270,12 @@ def data_root() -> Path | None:
 def _from_hub(
     facts: Mapping[str, Any], revision: str, size: int | None, seed: int, name: str = ""
 ) -> Dataset:
-    rows, source = enumerate(_hub_records(facts, revision), 1), name or facts["id"]
+    shape, source = Shape.of(facts), name or facts["id"]
+    rows = enumerate(_hub_records(facts, revision), 1)
     if size and facts.get("stream"):
-        return _table(reservoir(rows, size, seed), source, Shape.of(facts))
-    return _at_most(_table(rows, source, Shape.of(facts)), size, seed)
+        parts = ((number, (place, shape.part(row))) for number, (place, row) in rows)
+        return _table(reservoir(parts, size, seed), source, shape)
+    return _at_most(_table(rows, source, shape), size, seed)
 
 
 def _hub_records(facts: Mapping[str, Any], revision: str) -> Iterator[tuple[str, Any]]:
@@ -278,25 +299,17 @@ def pinned(name: str, revision: str = "") -> str:
     the answer recorded. Raises ValueError where the Hub cannot be reached, or where
     `revision` is another commit than the recorded one.
     """
-    from limo_nb.benchmarks import lock_file  # which imports this module
-
-    file = lock_file()
-    locked = json.loads(file.read_text()) if file.exists() else {}
-    recorded = locked.get("pools", {}).get(name)
+    recorded = locked("pools").get(name)
     if recorded and revision in ("", recorded["revision"]):
         return recorded["revision"]
     commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else _commit(name, revision)
-    if recorded and recorded["revision"] != commit:
+    recorded = recorded or keep("pools", name, {"revision": commit})
+    if revision and recorded["revision"] != commit:
         raise ValueError(
-            f"{name}@{revision} is {commit}, but {file} has {recorded['revision']} of "
+            f"{name}@{revision} is {commit}, but {lock_file()} has {recorded['revision']} of "
             f"{recorded['fetched']}: delete that entry to accept the other revision"
         )
-    if not recorded:
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        locked.setdefault("pools", {})[name] = {"revision": commit, "fetched": today}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, locked)
-    return commit
+    return recorded["revision"]
 
 
 def _commit(name: str, revision: str) -> str:
@@ -305,21 +318,29 @@ def _commit(name: str, revision: str) -> str:
     try:
         return str(dataset_info(name, revision=revision or None).sha)
     except Exception as error:  # each way of being offline has a class of its own
+        entries = registry()
+        file = entries.get(_on_hub(entries).get(name, ""), {}).get("file")
+        way = f", or set LIMO_NB_DATA to a folder with pool/{file['name']}" if file else ""
         raise ValueError(
             f"the Hub does not say which commit {name} is at ({type(error).__name__}): "
-            f"connect, or set LIMO_NB_DATA to a folder that has the pool's file"
+            f"connect{way}"
         ) from error
 
 
-def reservoir(rows: Iterable[Any], size: int, seed: int) -> list[Any]:
-    """`size` of `rows`, each choice equally likely, in their order; one pass (Vitter's R)."""
+def reservoir(rows: Iterable[Any], size: int, seed: int) -> Iterator[Any]:
+    """`size` of `rows`, each choice equally likely, in their order; one pass (Vitter's R).
+
+    What has been given out is not held any longer.
+    """
     rng, rows = random.Random(seed), iter(rows)
     chosen = list(enumerate(islice(rows, size)))
     for number, row in enumerate(rows, size):
         place = rng.randrange(number + 1)
         if place < size:
             chosen[place] = (number, row)
-    return [row for _, row in sorted(chosen, key=lambda pair: pair[0])]
+    chosen.sort(key=lambda pair: pair[0], reverse=True)
+    while chosen:
+        yield chosen.pop()[1]
 
 
 def _at_most(pool: Dataset, size: int | None, seed: int) -> Dataset:
@@ -330,35 +351,87 @@ def _at_most(pool: Dataset, size: int | None, seed: int) -> Dataset:
 
 
 # ---------------------------------------------------------------- rows
-def _table(rows: Numbered, source: str, shape: Shape = Shape()) -> Dataset:  # noqa: B008
-    """A table of COLUMNS; BATCH rows at a time become Arrow, so that millions fit."""
-    places: dict[str, str] = {}
-    tables, rows = [], _problems(rows, source, shape, places)
-    while batch := list(islice(rows, BATCH)):
-        tables.append(pa.Table.from_pylist(batch, schema=COLUMNS.arrow_schema))
-    if not tables:
-        raise ValueError(f"{source}: no problems in it")
-    return Dataset(pa.concat_tables(tables))
+def _table(
+    rows: Numbered, source: str, shape: Shape = Shape(),  # noqa: B008
+    broken: list[str] | None = None,
+) -> Dataset:  # fmt: skip
+    """A table of COLUMNS."""
+
+    def read(record: Any, place: str, number: int) -> dict[str, Any] | None:
+        wanted = shape.wants(record, place)
+        return _problem(record, place, source, number, shape) if wanted else None
+
+    return _gathered(_sound(rows, read, broken), COLUMNS, source, broken)
 
 
-def _problems(
-    rows: Numbered, source: str, shape: Shape, places: dict[str, str]
+def _sound(
+    rows: Numbered,
+    read: Callable[[Any, str, int], dict[str, Any] | None],
+    broken: list[str] | None,
 ) -> Iterator[dict[str, Any]]:
+    """What `read` makes of the rows, None left out; each id once, all texts storable.
+
+    A fault is an error; with a list `broken`, it is put there and the row left out.
+    """
+    places: dict[str, str] = {}
     for number, (place, record) in rows:
-        if not shape.wants(record, place):
+        try:
+            row = read(record, place, number)
+            if row is None:
+                continue
+            _storable(row, place)
+            if row["id"] in places:
+                raise ValueError(
+                    f"{place}: the id {row['id']!r} is taken by {places[row['id']]}"
+                )
+        except ValueError as error:
+            if broken is None:
+                raise
+            broken.append(str(error))
             continue
-        row = _problem(record, place, source, number, shape)
-        if row["id"] in places:
-            raise ValueError(f"{place}: the id {row['id']!r} is taken by {places[row['id']]}")
         places[row["id"]] = place
         yield row
 
 
-def _problem(record: Any, place: str, source: str, number: int, shape: Shape) -> dict[str, Any]:
-    """A source's row as a row of COLUMNS."""
+def _storable(row: Mapping[str, Any], place: str) -> None:
+    """Raise ValueError for a lone surrogate, which JSON can spell and Arrow cannot store."""
+    for name, value in row.items():
+        try:
+            str(value).encode()
+        except UnicodeEncodeError as error:
+            sign = ascii(value[error.start])[1:-1]
+            raise ValueError(
+                f"{place}: the {name} has half a character, {sign}: correct or remove it"
+            ) from None
+
+
+def _gathered(
+    rows: Iterator[dict[str, Any]], columns: Features, source: str, broken: list[str] | None
+) -> Dataset:
+    """The table of `rows`; BATCH of them at a time become Arrow, so that millions fit."""
+    tables = []
+    while batch := list(islice(rows, BATCH)):
+        tables.append(pa.Table.from_pylist(batch, schema=columns.arrow_schema))
+    if not tables:
+        rest = f" that can be read: {broken[0]}" if broken else ""
+        raise ValueError(f"{source}: no problems in it{rest}")
+    # Without a fingerprint `datasets` makes one of a copy of the whole table.
+    digest = blake2b(digest_size=8)
+    for table in tables:
+        for batch in table.to_batches():
+            digest.update(batch.serialize())
+    return Dataset(pa.concat_tables(tables), fingerprint=digest.hexdigest())
+
+
+def _mapping(record: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(record, Mapping):
         raise ValueError(f"{place}: expected a mapping, found {type(record).__name__}")
-    question = _field(record, "question", shape, place)
+    return record
+
+
+def _problem(record: Any, place: str, source: str, number: int, shape: Shape) -> dict[str, Any]:
+    """A source's row as a row of COLUMNS."""
+    question = _field(_mapping(record, place), "question", shape, place)
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f"{place}: the question is empty or not text")
     answer, solution = _answer(record, shape, place)
@@ -378,8 +451,8 @@ def _answer(record: Mapping, shape: Shape, place: str) -> tuple[str, str]:
     """(answer, solution) of a row, where the two may share a field."""
     solution = _field(record, "solution", shape) or ""
     if shape.boxed:
-        return last_box(str(record.get(shape.boxed) or "")), solution
-    answer = plain_answer(_field(record, "answer", shape, place))
+        return final_answer(str(record.get(shape.boxed) or ""), True) or "", solution
+    answer = plain_answer(_field(record, "answer", shape, place if shape.answered else ""))
     if shape.mark in answer:
         solution, _, answer = answer.rpartition(shape.mark)
     return answer, solution
@@ -397,20 +470,12 @@ def _field(record: Mapping, column: str, shape: Shape, place: str = "") -> Any:
     return None
 
 
-def last_box(text: str) -> str:
-    """What the last `\\boxed{…}` of `text` holds, "" where there is none or it is open."""
-    _, found, rest = text.rpartition("\\boxed{")
-    depth = 1
-    for place, sign in enumerate(rest if found else ""):
-        depth += {"{": 1, "}": -1}.get(sign, 0)
-        if depth == 0:
-            return rest[:place]
-    return ""
-
-
 def level_of(value: Any, place: str) -> int:
-    """A difficulty such as 4, 4.25 or "Level 5" as an integer, 0 where there is none."""
-    if value is None or value == "":
+    """A difficulty such as 4, 4.25 or "Level 5" as an integer, 0 where there is none.
+
+    MATH says "Level ?" of a problem whose level nobody knows.
+    """
+    if value in (None, "", "Level ?"):
         return 0
     found = re.search(r"\d+(\.\d+)?", str(value))
     if not found:

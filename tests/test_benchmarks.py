@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from limo_nb import benchmarks, problems
+from limo_nb.lock import locked
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
@@ -128,7 +129,7 @@ def aime25(text: str = "How many?") -> str:
 def test_a_local_file_comes_first(home):
     (home / "data" / "benchmarks" / "aime2025-I.jsonl").write_text(aime25())
     found = benchmarks.locate("aime25_1")
-    assert (found.source, found.revision) == ("local", "") and not benchmarks.locked()
+    assert (found.source, found.revision) == ("local", "") and not locked("benchmarks")
     assert len(benchmarks.load("aime25_1")) == 15
     few = benchmarks.load("aime25_1", 4)
     assert list(few["id"]) == list(benchmarks.load("aime25_1", 4)["id"]) and len(few) == 4
@@ -149,6 +150,7 @@ def test_a_file_that_is_nowhere_is_told_with_the_way_out(home):
 FETCH = """
 import json, sys
 from limo_nb import benchmarks
+from limo_nb.lock import locked
 name, url, hub = sys.argv[1:]
 sources = benchmarks._facts()["_sources"]
 if url:
@@ -156,7 +158,7 @@ if url:
 if hub:
     sources["aime25"]["hub"] = hub
 try:
-    print(json.dumps([str(benchmarks.locate(name)), benchmarks.locked()]))
+    print(json.dumps([str(benchmarks.locate(name)), locked("benchmarks")]))
 except (ValueError, OSError) as error:
     print(json.dumps(["error", str(error)]))
 """

@@ -40,6 +40,12 @@ def test_agreement_of_monotone_judges(judge, expected, within):
     assert (found.chains, found.questions) == (200, 20)
 
 
+def test_one_question_has_no_interval():
+    rows = [{"question_id": "a", "rules": n, "score": n} for n in (0.1, 0.2, 0.4)]
+    found = chain_judges.agreement(Dataset.from_list(rows))
+    assert found.value == pytest.approx(1) and np.isnan([found.low, found.high]).all()
+
+
 def test_an_unrelated_judge_agrees_by_chance_only():
     rng = np.random.default_rng(4)
     judged = chain_judges.rescored(chains_of(RANDOM), lambda rows: list(rng.random(len(rows))))

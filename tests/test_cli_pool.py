@@ -1,5 +1,6 @@
 """The commands that clean a file of problems, let a model answer it, and choose from it."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from test_cli import limo_nb as command
 from tiny import tiny_model
 from typer.testing import CliRunner
 
@@ -16,6 +18,7 @@ from limo_nb.cli import app
 from limo_nb.rows import records
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUESTIONS = [  # a copy, a passage inside another text, one of its own, the first one again
     ITEM.upper(),
     f"Before: {ITEM}, after.",
@@ -78,10 +81,37 @@ def test_duplicates_are_dropped_on_request(tmp_path, exam):
     assert found["q3"] == ("exact duplicate", "q2") and facts["dropped"]["exact duplicate"] == 1
 
 
-@pytest.mark.parametrize(("options", "kept"), [(("--ngram", 20), 3), (("--threshold", 0.9), 3)])
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        (("--ngram", 20), 3),
+        (("--threshold", 0.9), 3),
+        (("--normalisation", "case"), 2),
+        (("--normalisation", "none"), 3),
+    ],
+)
 def test_parameters_of_decontaminate(tmp_path, exam, options, kept):
     file = write(tmp_path / "p.jsonl", [{"question": question} for question in QUESTIONS])
     assert call("decontaminate", file, "--against", exam, *options)["kept"] == kept
+
+
+def test_a_counterpart_names_its_file_or_is_an_error(tmp_path, exam):
+    """Items of two files may have the same ids, but then the files have other names."""
+    other = "a question that is nowhere else"
+    (tmp_path / "more").mkdir()
+    paths = [tmp_path / "test.jsonl", tmp_path / "more" / "exam.jsonl"]
+    for path in paths:
+        write(path, [{"id": 7, "question": other}])
+    file = write(tmp_path / "p.jsonl", [{"question": other}, {"question": ITEM}])
+    twice = ("decontaminate", file, "--against", exam, "--against", exam, "--against")
+    facts = call(*twice, paths[0])
+    report = rows_of(Path(facts["report"]))
+    assert facts["benchmark items"] == 2
+    assert [row["counterpart"] for row in report] == ["test-7", "exam-7"]
+    done = CliRunner().invoke(app, [str(argument) for argument in (*twice, paths[1])])
+    assert isinstance(done.exception, ValueError)
+    message = str(done.exception)
+    assert f"{exam} and {paths[1]} both have an item 'exam-7': rename one file" in message
 
 
 def test_the_labs_benchmarks_go_by_name(tmp_path):
@@ -91,11 +121,34 @@ def test_the_labs_benchmarks_go_by_name(tmp_path):
     assert facts["kept"] == 0 and set(facts["dropped"]) == {"shares the whole question"}
 
 
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real benchmarks are not there")
+@pytest.mark.parametrize(
+    ("against", "items"),
+    [
+        ((), 2233),
+        (("--against", "paper"), 2233),
+        (("--against", "aime", "--against", "amc"), 70),
+    ],
+)
+def test_a_family_of_benchmarks_goes_by_name(tmp_path, monkeypatch, against, items):
+    monkeypatch.setenv("LIMO_NB_DATA", str(SHARED))
+    file = write(tmp_path / "p.jsonl", [{"question": ITEM}])
+    assert call("decontaminate", file, *against)["benchmark items"] == items
+
+
 ERRORS = [
     ([{"text": "What?"}], (), "row|line 1: no question or problem or prompt"),
-    ([{"question": "What?"}] * 2, ("--out", "p.jsonl"), "must be three files"),
-    ([{"id": 1, "question": "A?"}, {"id": 1, "question": "B?"}], (), "another row has the id"),
-    ([{"question": "What?"}], ("--out", "o.csv"), "written to .jsonl"),
+    ([{"question": "What?"}] * 2, ("--out", "p.jsonl"), "p.jsonl is FILE too"),
+    (
+        [{"id": 1, "question": "A?"}, {"id": 1, "question": "B?"}],
+        (),
+        "is taken by p.jsonl, line 1",
+    ),
+    (
+        [{"question": "What?"}],
+        ("--out", "o.csv"),
+        "--out o.csv: expected a file that ends in .jsonl",
+    ),
     ([{"question": "What?"}], ("--against", "nothing"), "nothing"),
 ]
 
@@ -109,6 +162,90 @@ def test_errors_say_what_is_wrong(tmp_path, monkeypatch, exam, rows, options, me
     assert isinstance(done.exception, ValueError)
     assert re.search(message, str(done.exception)), done.exception
     assert not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("decontaminate FILE --report y.txt", "--report y.txt: expected a file that ends in"),
+        ("decontaminate FILE --out o.parquet", "--out o.parquet: .* ends in .jsonl$"),
+        ("decontaminate FILE --out o.jsonl --report o.jsonl", "o.jsonl is --out too"),
+        ("sample FILE --model lab:weak --out ./p.jsonl", "--out p.jsonl is FILE too"),
+        ("sample FILE --model lab:weak --out x.csv", "ends in .jsonl or .parquet"),
+        ("sample FILE --model lab:weak --store p.jsonl", "--store p.jsonl is FILE too"),
+        ("select FILE -k 2 --out p.jsonl", "--out p.jsonl is FILE too"),
+        ("select FILE -k 2 --out x", "ends in .jsonl or .parquet"),
+        ("score FILE --out p.jsonl", "--out p.jsonl is FILE too"),
+        ("score FILE --out x.json", "ends in .jsonl or .parquet"),
+        ("convert FILE p.jsonl --to alpaca", "OUT p.jsonl is FILE too"),
+        ("convert FILE x.csv --to alpaca", "ends in .json or .jsonl or .parquet"),
+    ],
+)
+def test_where_results_go_is_checked_first(tmp_path, monkeypatch, command, message):
+    """Before anything is read: this file could not be."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text("{")
+    done = CliRunner().invoke(app, command.replace("FILE", "p.jsonl").split())
+    assert isinstance(done.exception, ValueError)
+    assert re.search(message, str(done.exception)), done.exception
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("p.jsonl", "{")]
+
+
+BROKEN = [  # a line of a file, and what is said of it
+    ("{", "not valid JSON"),
+    ("7", "expected a mapping, found int"),
+    ('{"text": "What?"}', "no question or problem or prompt"),
+    (
+        '{"question": "a \\ud83d b", "answer": "1"}',
+        "the question has half a character",
+    ),
+    ('{"id": "a", "question": "Another?", "answer": "1"}', "the id .*a' is taken by p.jsonl"),
+]
+SOUND = [{"id": "a", "question": ITEM, "answer": "1"}, {"question": "Else?", "answer": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [
+        ("decontaminate p.jsonl --against exam.jsonl", "kept"),
+        ("sample p.jsonl --model lab:weak --max-new-tokens 4 --profile smoke", "questions"),
+        ("select p.jsonl -k 9", "chosen"),
+    ],
+)
+def test_broken_rows_are_named_and_left_out_on_request(
+    tmp_path, monkeypatch, exam, command, count
+):
+    monkeypatch.chdir(tmp_path)
+    first, last = map(json.dumps, SOUND)
+    lines = [first, *(line for line, _ in BROKEN), last]
+    Path("p.jsonl").write_text("\n".join(lines) + "\n")
+    done = CliRunner().invoke(app, command.split())
+    assert "p.jsonl, line 2: not valid JSON" in str(done.exception)
+    told = call(*command.split(), "--skip-broken")
+    assert told[count] == (1 if count == "kept" else 2)
+    places = enumerate(zip(told["broken"], BROKEN, strict=True), 2)
+    for number, (fault, (_, message)) in places:
+        assert re.match(f"p.jsonl, line {number}: .*{message}", fault), fault
+    found = rows_of(Path(told["out"]))
+    assert {row["question"] for row in found} <= {row["question"] for row in SOUND}
+    if count == "kept":
+        assert found == SOUND[1:]
+    errors = CliRunner().invoke(app, [*command.split(), "--skip-broken"]).stderr
+    assert errors.count("left out: p.jsonl, line") == len(BROKEN)
+
+
+def test_the_right_rows_of_a_parquet_file_are_left_out(tmp_path, exam):
+    rows = [{"question": text} for text in (None, "First?", ITEM, None, "Last?")]
+    file = write(tmp_path / "p.parquet", rows)
+    told = call("decontaminate", file, "--against", exam, "--skip-broken")
+    assert rows_of(Path(told["out"])) == [rows[1], rows[4]] and len(told["broken"]) == 2
+
+
+def test_a_file_of_broken_rows_says_why(tmp_path):
+    file = write(tmp_path / "p.jsonl", [{"text": "What?"}])
+    done = CliRunner().invoke(app, ["select", str(file), "-k", "1", "--skip-broken"])
+    assert "no problems in it that can be read: " in str(done.exception)
+    assert "line 1: no question" in str(done.exception)
 
 
 def test_the_command_line_itself(tmp_path, exam):
@@ -140,6 +277,38 @@ def test_sample_continues_where_it_was(tmp_path):
     assert Path(facts["store"]).exists()
     call("sample", file, *options)
     assert rows_of(tmp_path / "a.jsonl") == first
+    scored = call("score", tmp_path / "a.jsonl", "--out", tmp_path / "s.jsonl")
+    assert scored["chains"] == 6 and scored["broken"] == []
+    for row, told, answer in zip(scored["rows"], rows_of(tmp_path / "s.jsonl"), first,
+                                 strict=True):  # fmt: skip
+        assert row["truncated"] is not answer["finished"]
+        assert (told["solution"], told["sample"]) == (answer["text"], answer["sample"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--temperature", 0, "--samples", 2), "  several samples at temperature 0 would"),
+        (("--top-p", 0), "  top_p: Input should be greater than 0"),
+    ],
+)
+def test_sampling_that_cannot_be_is_told_in_a_line(tmp_path, options, message):
+    file = write(tmp_path / "p.jsonl", [{"question": "What?"}])
+    done = CliRunner().invoke(
+        app, ["sample", str(file), "--model", "lab:weak", *map(str, options)]
+    )
+    head, told = str(done.exception).split("\n")
+    assert head == "the sampling is not valid:" and told.startswith(message)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
+def test_sample_names_the_command_that_installs_an_engine(tmp_path):
+    write(tmp_path / "p.jsonl", [{"question": "What?"}])
+    options = ("--model", "lab:weak", "--override", "engine.kind=vllm")
+    done = command(tmp_path, "sample", "p.jsonl", *options)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("limo-nb: engine.kind is vllm, which needs a library")
+    assert "pip install 'limo-nb[vllm]'" in done.stderr
 
 
 def test_select_balances_and_explains(tmp_path):
@@ -182,10 +351,16 @@ def test_select_names_a_missing_model_and_writes_nothing(tmp_path):
     assert not (tmp_path / "p-selected.jsonl").exists()
 
 
+def test_select_needs_no_answers(tmp_path):
+    file = write(tmp_path / "p.jsonl", [{"question": f"Number {n}?"} for n in range(4)])
+    facts = call("select", file, "-k", 2)
+    assert [row["answer"] for row in rows_of(Path(facts["out"]))] == ["", ""]
+
+
 def test_select_does_not_overwrite_its_file(tmp_path):
     file = write(tmp_path / "p.jsonl", lab.pool(3, 1))
     done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--out", str(file)])
-    assert "two files" in str(done.exception) and len(rows_of(file)) == 3
+    assert "is FILE too" in str(done.exception) and len(rows_of(file)) == 3
 
 
 def test_select_reads_columns_by_the_names_it_is_told(tmp_path):

@@ -10,6 +10,7 @@ from tiny import problems, tiny_model
 
 from limo_nb import engines
 from limo_nb.generation import (
+    EngineFailed,
     chat_prompt,
     load_tokenizer,
     server_options,
@@ -88,7 +89,7 @@ def test_a_server_that_cannot_start_says_why(model) -> None:
     """An interpreter without vLLM: the last lines of the process are in the message."""
     if vllm_python() == sys.executable:
         pytest.skip("vLLM is in this environment")
-    with pytest.raises(RuntimeError, match="ended with status 1:(?s:.)*No module named"):
+    with pytest.raises(EngineFailed, match="ended with status 1:(?s:.)*No module named"):
         with vllm_server(model, sys.executable):
             raise AssertionError("it must not be up")
 

@@ -66,6 +66,24 @@ def test_answer_is_read_from_the_solution_where_no_column_has_it():
     assert row == {"question": "2*3?\nNow.", "solution": "\\boxed{6}", "answer": "6"}
 
 
+@pytest.mark.parametrize(
+    ("record", "want"),
+    [
+        ({"problem": "q", "solution": "s", "answer": "4"}, ("q", "s", "4")),
+        ({"prompt": "q", "text": "s", "ground_truth": "4"}, ("q", "s", "4")),
+        ({"question": "q", "answer": "", "text": "\\boxed{4}"}, ("q", "\\boxed{4}", "4")),
+        ({"question": "q", "solution": "s", "text": "t", "answer": "4"}, ("q", "s", "4")),
+        ({"problem": "p", "solution": "x", "answer": "4", "messages":
+          [{"role": "user", "content": "q"}, {"role": "assistant", "content": "s"}]},
+         ("q", "s", "4")),  # a format goes before other names
+    ],
+)  # fmt: skip
+def test_other_usual_names_are_read(record, want):
+    row = exchange.to_row({**record, "finished": False}, "here")
+    assert (row["question"], row["solution"], row["answer"]) == want
+    assert row["finished"] is False
+
+
 # ---------------------------------------------------------------- what other tools read
 def llama_factory(record, entry):
     """(system, user, assistant) as LLaMA-Factory's alpaca and ShareGPT converters read them.
@@ -236,9 +254,13 @@ def test_score_counts_tokens_by_the_tokenizer_that_is_named(tmp_path):
         assert done.returncode == 0, done.stderr
         shares.append(json.loads(done.stdout)["rows"][0]["after_answer"])
     assert 0 < shares[0] < 1 and 0 < shares[1] < 1 and shares[0] != shares[1]
-    done = command(tmp_path, "score", "rows.jsonl", "--tokenizer", "no-such-folder")
-    assert done.returncode == 1 and "no-such-folder" in done.stderr
-    assert 'File "' not in done.stderr
+    done = command(tmp_path, "score", "rows.jsonl", "--tokenizer", "lab:foundation")
+    assert "share of the tokens of lab:foundation" in done.stdout
+    (tmp_path / "empty").mkdir()
+    for missing in ("no-such-folder", "empty"):
+        done = command(tmp_path, "score", "rows.jsonl", "--tokenizer", missing)
+        assert done.returncode == 1 and f"no tokenizer at '{missing}'" in done.stderr
+        assert 'File "' not in done.stderr
 
 
 def test_commands_name_broken_rows_and_go_on_if_told_to(tmp_path):

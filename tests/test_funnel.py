@@ -102,7 +102,7 @@ def test_what_fell_is_shown_with_its_reason():
     shown = funnel.fallen([("choice", pool, passed)], n=2)
     assert shown.to_dict("list") == {
         "step": ["choice"] * 2,
-        "reason": ["others were chosen"] * 2,
+        "reason": ["others had their turn"] * 2,
         "question": ["Question 0?", "Question 2?"],
     }
 

@@ -10,6 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from limo_nb.generation import (
     Decoder,
+    EngineFailed,
     NotInstalled,
     chat_prompt,
     complete,
@@ -20,6 +21,7 @@ from limo_nb.generation import (
     open_engine,
     prompt_ids,
     resolve,
+    token_counter,
 )
 from limo_nb.generation.decoder import PREFILL_TOKENS, RoomyLayer
 from limo_nb.profiles import EngineSettings, Sampling
@@ -253,8 +255,13 @@ def test_a_failing_worker_tells_why(tmp_path, monkeypatch):
     settings = EngineSettings(workers=2)
     with open_engine(settings, str(folder)) as engine:
         (folder / "model.safetensors").write_bytes(b"broken")
-        with pytest.raises(RuntimeError, match="generation worker failed"):
+        with pytest.raises(EngineFailed, match="generation worker failed"):
             complete(engine, [("a", "x"), ("b", "y")], Sampling(), tmp_path / "s.db")
+
+
+def test_tokens_of_any_text_are_counted(model):
+    count = token_counter(model)
+    assert count("") == 0 < count("So 4.") < count("So 4. \ud83d")
 
 
 def test_equal_ids_are_refused(model, tmp_path):

@@ -1,5 +1,6 @@
 """Engines beside the default one: a server in a process of its own, and a local Ray."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from test_cli import limo_nb as command
 from test_generation import SYSTEM, chat_prompt, made, problems, stored
 from tiny import tiny_model
 
 from limo_nb import lab
-from limo_nb.generation import complete, open_engine
+from limo_nb.generation import EngineFailed, complete, open_engine
 from limo_nb.generation.base import in_flight
 from limo_nb.profiles import EngineSettings, Sampling
 
@@ -95,7 +97,7 @@ def test_a_bad_request_is_not_tried_again(model, items, serve, tmp_path):
     """It is named, and what was answered is kept."""
     log, store = serve(), tmp_path / "s.db"
     asked = [*items[:6], ("bad", "This is refused.")]
-    with pytest.raises(RuntimeError, match=r"refused a request with 400: .*this prompt"):
+    with pytest.raises(EngineFailed, match=r"refused a request with 400: .*this prompt"):
         asked_of_server(model, asked, store)
     assert Counter(line["status"] for line in log()) == {200: 6, 400: 1}
     assert len(stored(store)) == 6
@@ -103,9 +105,22 @@ def test_a_bad_request_is_not_tried_again(model, items, serve, tmp_path):
     assert len(log()) == 7
 
 
+def test_the_command_tells_what_the_server_said(model, serve, tmp_path):
+    """In one line of its own, without a traceback."""
+    serve()
+    (tmp_path / "p.jsonl").write_text(json.dumps({"question": "This is refused."}))
+    engine = ("--profile", "smoke", "--override", "engine.kind=openai")
+    done = command(tmp_path, "sample", "p.jsonl", "--model", model, *engine)
+    assert done.returncode == 1 and 'File "' not in done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert (
+        told.startswith("limo-nb: http://127.0.0.1:") and "refused a request with 400" in told
+    )
+
+
 def test_a_server_that_is_not_there_is_named(model, items, tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    with pytest.raises(RuntimeError, match="127.0.0.1:9.* in 1 attempts: is the server up"):
+    with pytest.raises(EngineFailed, match="127.0.0.1:9.* in 1 attempts: is the server up"):
         asked_of_server(model, items, tmp_path / "s.db", retries=0)
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pytest
@@ -17,7 +18,7 @@ from hub import Hub
 from limo_nb import lab, problems, sources
 from limo_nb.benchmarks import real_benchmarks
 from limo_nb.problems import COLUMNS, Sieved
-from limo_nb.profiles import PoolSettings
+from limo_nb.profiles import Normalisation, PoolSettings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 real = pytest.mark.skipif(
@@ -125,6 +126,13 @@ def test_sizes_and_seeds(tmp_path):
     assert small[0] == sorted(small[0], key=lambda name: int(name.split("-")[1]))
 
 
+def test_a_table_is_known_by_its_rows():
+    """By its fingerprint `datasets` knows what it has computed before."""
+    rows = [(n, ("here", {"question": f"{n}?", "answer": "1"})) for n in range(9)]
+    (first, again, other) = (sources._table(r, "t") for r in (rows, rows, rows[:8]))
+    assert first._fingerprint == again._fingerprint != other._fingerprint
+
+
 def test_a_real_pool_of_another_size_is_an_error(monkeypatch, tmp_path):
     (tmp_path / "pool").mkdir()
     row = {"problem": "One?", "answer": "1", "year": 1983}
@@ -135,40 +143,50 @@ def test_a_real_pool_of_another_size_is_an_error(monkeypatch, tmp_path):
         problems.load_pool(settings("aime"))
 
 
-BOXES = r"\boxed{1} or \boxed{\frac{1}{2}}"
-HUB = {  # source → (a row as the Hub has them, invented; answer, source, subject)
-    "numinamath": (
-        {"problem": "What?", "solution": BOXES, "source": "olympiads"},
-        (r"\frac{1}{2}", "olympiads", ""),
+TYPED = {"problem": "What?", "level": "Level 5", "type": "Algebra", "solution": ""}
+HUB = [  # source; a row as the Hub has them, invented; answer, source, subject, level
+    (
+        "numinamath",
+        {"problem": "What?", "solution": r"$\boxed{\frac{1}{2}}$.", "source": "olympiads"},
+        (r"\frac{1}{2}", "olympiads", "", 0),
     ),
-    "deepscaler": (
+    (
+        "numinamath",
+        {"problem": "What?", "solution": "A proof.", "source": "olympiads"},
+        ("", "olympiads", "", 0),
+    ),
+    (
+        "deepscaler",
         {"problem": "What?", "answer": "3", "solution": "So 3."},
-        ("3", "t", ""),
+        ("3", "t", "", 0),
     ),
-    "aime": (
+    (
+        "aime",
         {"ID": "1983-1", "Year": 1983, "Question": "What?", "Answer": "60"},
-        ("60", "t", ""),
+        ("60", "t", "", 0),
     ),
-    "math": (
-        {"problem": "What?", "level": "Level 5", "type": "Algebra", "solution": r"$\boxed{7}$"},
-        ("7", "t", "Algebra"),
-    ),
-    "gsm8k": ({"question": "What?", "answer": "It is 2.\n#### 2"}, ("2", "t", "")),
-}
+    ("math", TYPED | {"solution": r"$\boxed{6}$, $\boxed{7}$"}, ("6, 7", "t", "Algebra", 5)),
+    ("math", TYPED | {"solution": r"6. So $\boxed 7.$"}, ("7", "t", "Algebra", 5)),
+    ("math", TYPED | {"solution": r"\fbox{7}"}, ("7", "t", "Algebra", 5)),
+    ("math", TYPED | {"solution": r"\boxed{7"}, ("", "t", "Algebra", 5)),
+    ("math", TYPED | {"level": "Level ?"}, ("", "t", "Algebra", 0)),
+    ("gsm8k", {"question": "What?", "answer": "It is 2.\n#### 2"}, ("2", "t", "", 0)),
+]
 
 
-@pytest.mark.parametrize("name", HUB)
-def test_the_registry_maps_what_the_hub_has(name):
-    row, (answer, source, subject) = HUB[name]
+@pytest.mark.parametrize(("name", "row", "wanted"), HUB)
+def test_the_registry_maps_what_the_hub_has(name, row, wanted):
     shape = sources.Shape.of(sources.registry()[name]["hub"])
-    (found,) = sources._table([(1, ("here", row))], "t", shape)
-    assert (found["question"], found["answer"]) == ("What?", answer)
-    assert (found["source"], found["subject"]) == (source, subject)
+    part = shape.part(row | {"messages": [{"content": "What?"}]})
+    assert part == row
+    (found,) = sources._table([(1, ("here", part))], "t", shape)
+    assert found["question"] == "What?"
+    assert tuple(found[column] for column in ("answer", "source", "subject", "level")) == wanted
 
 
 def test_a_year_of_the_benchmark_is_left_out():
     shape = sources.Shape.of(sources.registry()["aime"]["hub"])
-    row = HUB["aime"][0]
+    row = {"Question": "What?", "Answer": "60"}
     rows = [(n, ("here", row | {"ID": str(n), "Year": n})) for n in (2023, 2024)]
     assert list(sources._table(rows, "t", shape)["id"]) == ["t-2023"]
     with pytest.raises(ValueError, match="here: no Year"):
@@ -176,25 +194,12 @@ def test_a_year_of_the_benchmark_is_left_out():
 
 
 def test_a_stream_is_sampled_evenly_and_the_same_for_a_seed():
-    drawn = [sources.reservoir(range(40), 10, seed) for seed in range(400)]
-    assert drawn[3] == sources.reservoir(iter(range(40)), 10, 3) != drawn[4]
+    drawn = [list(sources.reservoir(range(40), 10, seed)) for seed in range(400)]
+    assert drawn[3] == list(sources.reservoir(iter(range(40)), 10, 3)) != drawn[4]
     assert all(row == sorted(row) and len(set(row)) == 10 for row in drawn)
     counts = Counter(value for row in drawn for value in row)
     assert all(60 < counts[value] < 140 for value in range(40))  # 100 expected, sd 8.7
-    assert sources.reservoir(range(3), 10, 0) == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("text", "box"),
-    [
-        (r"a \boxed{1} b", "1"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{1", ""),
-        ("", ""),
-    ],
-)
-def test_the_last_box(text, box):
-    assert sources.last_box(text) == box
+    assert list(sources.reservoir(range(3), 10, 0)) == [0, 1, 2]
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -208,8 +213,23 @@ def test_the_revision_of_the_first_fetch_is_kept(monkeypatch, tmp_path):
     assert sources.pinned("some/pool") == COMMIT  # without asking anyone
     with pytest.raises(ValueError, match="delete that entry"):
         sources.pinned("some/pool", COMMIT[::-1])
-    with pytest.raises(ValueError, match="does not say which commit .* set LIMO_NB_DATA"):
-        sources.pinned("other/pool")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        (
+            "openai/gsm8k",
+            ": connect, or set LIMO_NB_DATA to a folder with pool/gsm8k_train.jsonl",
+        ),
+        ("AI-MO/NuminaMath-CoT", ": connect"),
+        ("other/pool", ": connect"),
+    ],
+)
+def test_without_a_network_the_ways_out_are_told(monkeypatch, tmp_path, name, way):
+    monkeypatch.setenv("LIMO_NB_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(ValueError, match=f"does not say which commit {name} .*{way}$"):
+        sources.pinned(name)
 
 
 LOAD = """
@@ -298,11 +318,12 @@ CONTAMINATION = [  # question, ngram, whether it falls
     ("已知集合甲乙丙丁戊己庚辛壬癸子丑寅卯", 13, True),
     ("已知集合甲乙丙丁戊己", 13, False),
 ]
+CHINESE = "问：已知集合甲乙丙丁戊己庚辛壬癸？"
 
 
 @pytest.mark.parametrize(("question", "ngram", "falls"), CONTAMINATION)
 def test_contamination(question, ngram, falls):
-    benchmark = pool_of(BENCHMARK, "find x now", "问：已知集合甲乙丙丁戊己庚辛壬癸？")
+    benchmark = pool_of(BENCHMARK, "find x now", CHINESE)
     sieved = problems.decontaminate(pool_of(question), benchmark, ngram)
     assert (len(sieved.dropped) == 1) == falls
     assert set(sieved.dropped["counterpart"]) <= {"p0", "p1", "p2"}
@@ -327,26 +348,46 @@ def test_the_threshold_is_a_share_of_the_problems_own_ngrams(threshold, falls):
     assert (len(sieved.dropped) == 1) == falls
 
 
-def test_chinese_has_an_n_of_its_own_and_the_normalisation_is_a_parameter():
-    item = pool_of("问：已知集合甲乙丙丁戊己庚辛壬癸？")
-    pool = pool_of("今已知集合甲乙丙丁，求其和", BENCHMARK)
-    assert len(problems.decontaminate(pool, item, characters=13).dropped) == 0
-    shorter = problems.decontaminate(pool, item, characters=8)
-    assert shorter.reasons() == {"shares 8 characters": 1}
-    spelled = pool_of(BENCHMARK.upper())
-    assert len(problems.decontaminate(pool, spelled, normal=str).dropped) == 0
+SPACED = BENCHMARK.replace("one two", r"one\quad two").replace(" ", r"\quad ")
+PARAMETERS = [  # settings, question, why it falls (none: it stays)
+    ({}, f"今{CHINESE}", {"shares 13 characters": 1}),
+    ({"characters": 16}, f"今{CHINESE}", {}),
+    ({}, "今已知集合甲乙丙丁，求其和", {}),
+    ({"characters": 8}, "今已知集合甲乙丙丁，求其和", {"shares 8 characters": 1}),
+    ({"characters": 8}, PART, {"shares 13 words": 1}),
+    ({"ngram": 15}, PART, {}),
+    ({"threshold": 0.05}, PART, {"shares 13 words": 1}),
+    ({"threshold": 0.5}, PART, {}),
+    ({}, SPACED, {"shares the whole question": 1}),
+    ({"normalisation": "case"}, SPACED, {}),
+    ({"normalisation": "case"}, BENCHMARK.title(), {"shares the whole question": 1}),
+    ({"normalisation": "none"}, BENCHMARK.title(), {}),
+    ({"normalisation": "none"}, f"{BENCHMARK}!", {"shares the whole question": 1}),
+]
 
 
-def test_one_pass_equals_the_sieves_one_after_the_other():
+@pytest.mark.parametrize(("chosen", "question", "reasons"), PARAMETERS)
+def test_every_parameter_of_the_profile_changes_a_verdict(chosen, question, reasons):
+    made = PoolSettings(source="lab", size=1, **chosen)
+    found = problems.sieve(pool_of(question), pool_of(BENCHMARK, CHINESE), made)
+    assert found.reasons() == reasons
+
+
+def test_the_forms_are_those_that_profiles_know():
+    assert tuple(problems.FORMS) == get_args(Normalisation)
+
+
+@pytest.mark.parametrize("form", problems.FORMS)
+def test_one_pass_equals_the_sieves_one_after_the_other(form):
     rows = lab.pool(300, 7)
     pool = Dataset.from_list(rows, features=COLUMNS)
     exam = Dataset.from_list(lab.benchmarks(20))
-    made = PoolSettings(source="lab", size=1, ngram=20, near_duplicate=0.8)
+    made = PoolSettings(source="lab", size=1, ngram=20, near_duplicate=0.8, normalisation=form)
     at_once = problems.sieve(pool, exam, made)
     steps = (
         problems.drop_unanswered(pool)
         .then(lambda left: problems.drop_duplicates(left, 0.8))
-        .then(lambda left: problems.decontaminate(left, exam, 20))
+        .then(lambda left: problems.decontaminate(left, exam, 20, normal=problems.FORMS[form]))
     )
     assert at_once.dropped.to_list() == steps.dropped.to_list()
     assert list(at_once.kept["id"]) == list(steps.kept["id"])
@@ -403,6 +444,11 @@ SPELLINGS = {  # white space, case, LaTeX spacing, fractions
     "fractions": lambda text: text.replace("\\frac", "\\dfrac"),
     "short fractions": lambda text: re.sub(r"\\frac\{(\d)\}\{(\d)\}", r"\\tfrac\1\2", text),
     "sizes": lambda text: re.sub(r"\(", r"\\left(", text).replace(")", "\\right)"),
+    "lengths": lambda text: text.replace(" ", r" \hskip 1mm "),
+    "kerns": lambda text: re.sub(r"([=+(])", r"\\mkern3mu\1\\kern-.5em ", text),
+    "negative spaces": lambda text: text.replace(" ", " \\negmedspace\\negthickspace "),
+    "paragraphs": lambda text: text.replace(" ", "\\vspace*{1ex}\\par\\noindent\n"),
+    "empty texts": lambda text: text.replace(" ", r"\text{ } "),
     "no spaces": lambda text: re.sub(r"(?<!\\)\s+(?!\w)", "", text),
 }
 

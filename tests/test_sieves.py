@@ -25,12 +25,33 @@ SAME = [
     ("Ｆｉｎｄ\u200b x", "find x"),
     ("$m_{}$", "m"),
 ]
-DIFFERENT = [("1 4/5", "14/5"), ("a b", "ab"), (r"\frac12", r"\leftarrow 12"), ("-1", "1")]
+DIFFERENT = [
+    ("1 4/5", "14/5"),
+    ("a b", "ab"),
+    (r"\frac12", r"\leftarrow 12"),
+    ("-1", "1"),
+    (r"a \parallel b", "a allel b"),
+    (r"\text{ if } x", "x"),
+    (r"x \kern y", "x y"),
+]
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_what_normalise_ignores(one, other):
     assert sieves.normalise(one) == sieves.normalise(other)
+
+
+@pytest.mark.parametrize(
+    "space",
+    r"""\quad \enskip \space \thinspace \medspace \thickspace \negthinspace \negmedspace
+    \negthickspace \hfill \hfil \hss \vfill \vfil \vss \noindent \indent \par \newline
+    \linebreak \nobreak \allowbreak \smallskip \medskip \bigskip \hspace{1em} \hspace*{1em}
+    \vspace{-2pt} \vspace*{1ex} \mspace{3mu} \hskip1mm \vskip-1.5em \mskip.5mu \kern+3pt
+    \mkern3mu \hskip1em\relax \text{} \mbox{} \, \; \: \! \> ~""".split()
+    + [r"\hskip 1 mm", r"\kern - 3. pt", r"\text{ }", "\\text {\n}", "\\ ", r"\HSKIP 1MM"],
+)
+def test_a_space_in_latex_is_a_space(space):
+    assert sieves.normalise(rf"2{space} x{space}+y") == "2 x+y"
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
@@ -106,7 +127,7 @@ def test_hashing_proposes_what_all_pairs_find(near, answers):
         and (given[a] == given[b] or not given[a] or not given[b])
     }
     marks = sieves.mark([QUESTIONS], len(QUESTIONS), near)
-    pairs = sieves.candidates(marks.bands, given)
+    pairs = sieves.candidates(marks.signatures, given, near)
     found = set(map(tuple, pairs.tolist()))
     assert len(wanted - found) <= 0.02 * len(wanted)
     assert all(given[a] == given[b] or not given[a] or not given[b] for a, b in found)
@@ -129,8 +150,8 @@ def test_bands_miss_a_pair_at_the_threshold_once_in_two_hundred(threshold):
 
 
 def test_a_crowd_costs_no_square():
-    keys = np.zeros((1500, 1), np.uint64)
-    pairs = sieves.candidates(keys, ["1"] * 1500)
+    signatures = sieves.sketches([["one", "and", "all"]] * 1500, 0.9)
+    pairs = sieves.candidates(signatures, ["1"] * 1500, 0.9)
     assert len(pairs) < 1500 * sieves.CROWD
     assert set(pairs[:, 0]) == set(range(1, 1500))  # each has its leader
     gone = sieves.repeated(pairs, lambda *_: 1.0, 0.9)
@@ -159,7 +180,7 @@ def test_an_exam_without_words_holds_nothing(items):
 def test_no_questions_at_all():
     marks = sieves.mark([], 0, 0.9, Exam(("One two three",)))
     assert (len(marks.exact), len(marks.suspects)) == (0, 0)
-    assert len(sieves.candidates(marks.bands, [])) == 0
+    assert len(sieves.candidates(marks.signatures, [], 0.9)) == 0
 
 
 # ---------------------------------------------------------------- processes
@@ -170,7 +191,8 @@ rows = [row["question"] for row in lab.pool(150, 5)]
 parts = [rows[:40], rows[40:90], rows[90:]]
 for workers in (1, 2):
     marks = sieves.mark(parts, len(rows), 0.8, sieves.Exam(tuple(rows[:9])), workers)
-    print(json.dumps([[d.hex() for d in marks.exact], marks.bands.tolist(),
+    print(json.dumps([[d.hex() for d in marks.exact],
+                      [signature.digest() for signature in marks.signatures],
                       marks.suspects.tolist()]))
 """
 

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -108,6 +111,18 @@ def test_the_server_gives_the_same_records(greedy, items, tmp_path, monkeypatch)
     assert max(gaps, default=0.0) < TIES[dtype]
     if dtype == "float32":
         assert len(apart) <= 1 and [r["id"] for r in served] == [i for i, _ in known]
+
+
+def test_a_command_prints_only_its_own_on_stdout(tmp_path):
+    """vLLM's log, that of its engine's process too, goes to stderr."""
+    rows = [{"id": row["id"], "question": row["question"]} for row in lab.pool(2, seed=3)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "limo_nb.cli", "sample", "p.jsonl", "--model", MODEL]
+    command += ["--profile", "smoke", "--override", "engine.kind=vllm", "--json"]
+    env = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["questions"] == 2 and "EngineCore" in done.stderr
 
 
 def test_draws_come_from_the_key(items, tmp_path):

@@ -11,14 +11,22 @@ from limo_nb.cli.base import app
 
 def main() -> None:
     """The entry point: an expected failure is told in its own words, without a traceback."""
-    from limo_nb.artifacts import MissingArtifact
-    from limo_nb.book import ChapterFailed
-    from limo_nb.render import RenderFailed
-
     try:
         app()
-    except (ChapterFailed, RenderFailed, MissingArtifact, ValueError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (ValueError, OSError)) and not isinstance(error, _failures()):
+            raise
         Console(stderr=True).print(
             f"limo-nb: {error}", markup=False, highlight=False, soft_wrap=True
         )
         raise SystemExit(1) from None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """The package's own; imported after a failure only, since torch takes seconds."""
+    from limo_nb.artifacts import MissingArtifact
+    from limo_nb.book import ChapterFailed
+    from limo_nb.generation import EngineFailed, NotInstalled
+    from limo_nb.render import RenderFailed
+
+    return (ChapterFailed, RenderFailed, MissingArtifact, EngineFailed, NotInstalled)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,13 +11,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from limo_nb.cli.base import AsJson, app, console, plain
+from limo_nb.cli.base import (
+    AsJson,
+    SkipBroken,
+    app,
+    check_written,
+    console,
+    name_broken,
+    plain,
+)
 from limo_nb.profiles import SYSTEM_PROMPT
 
 Source = Annotated[
     str, typer.Argument(help="JSON, JSONL or Parquet of any known format, or GAIR/LIMO[-v2].")
 ]
-SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
 
 
 @app.command()
@@ -32,7 +38,7 @@ def score(
     ] = "batch",
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Model whose tokens count for after_answer; none: words count."),
+        typer.Option(help="Model whose tokens give lengths and after_answer; none: words."),
     ] = None,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -42,20 +48,24 @@ def score(
 
     if scale not in ("batch", "limo"):
         raise ValueError(f"--scale is {scale!r}: it may be batch or limo")
+    check_written(Path(file), ("--out", out, rows.WRITTEN))
     broken: list[str] = []
     read = exchange.read(file, broken if skip_broken else None)
     ruler = chains.Scale.default() if scale == "limo" else chains.Scale.of(
         row["solution"] for row in read
     )  # fmt: skip
     scored = chains.graded(read, bands, within, ruler, _counter(tokenizer))
-    _name_broken(broken)
+    name_broken(broken)
     if out:
         rows.write(map(_joined, read, scored), out)
+    counted = f"tokens of {tokenizer}" if tokenizer else "words"
     if as_json:
         report = {"chains": len(scored), "broken": broken, "scale": asdict(ruler)}
+        report["after_answer in"] = counted
         print(json.dumps({**report, "rows": scored}, ensure_ascii=False))
         return
     console.print(_levels(scored, bands))
+    plain(f"after_answer: share of the {counted} behind the first right answer")
     plain(
         f"{len(scored)} chains" + (f", written to {out}" if out else "; --out keeps the rows")
     )
@@ -78,13 +88,8 @@ def _joined(row: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     return {**row, **rest, "band": found["level"]}
 
 
-def _name_broken(broken: Sequence[str]) -> None:
-    for fault in broken:
-        print(f"left out: {fault}", file=sys.stderr)
-
-
-SHOWN = ("score", "length", "verification", "exploration", "granularity", "steps", "backtracks",
-         "repetition", "mixing", "truncated")  # fmt: skip
+SHOWN = ("score", "length", "verification", "exploration", "granularity", "steps", "checks",
+         "backtracks", "repetition", "mixing", "truncated", "after_answer")  # fmt: skip
 
 
 def _levels(scored: list[dict[str, Any]], bands: int) -> Table:
@@ -96,9 +101,14 @@ def _levels(scored: list[dict[str, Any]], bands: int) -> Table:
     table = Table("mean of", *groups)
     table.add_row("chains", *(str(len(group)) for group in groups.values()))
     for name in SHOWN:
-        means = (sum(r[name] for r in g) / len(g) if g else None for g in groups.values())
-        table.add_row(name, *("" if mean is None else f"{mean:.2f}" for mean in means))
+        table.add_row(name, *(_mean(row[name] for row in group) for group in groups.values()))
     return table
+
+
+def _mean(values: Iterable[float | None]) -> str:
+    """The mean of what is known; nothing where nothing is."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else ""
 
 
 @app.command()
@@ -114,15 +124,16 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write training rows for LLaMA-Factory (alpaca, sharegpt), TRL (messages) or as LIMO's."""
-    from limo_nb import exchange
+    from limo_nb import exchange, rows
 
+    check_written(Path(file), ("OUT", out, (".json", *rows.WRITTEN)))
     broken: list[str] = []
     read = exchange.read(file, broken if skip_broken else None)
     if register:
         exchange.entry(to, out)  # fails before a file is written
     exchange.write(exchange.convert(read, to, system), out)
     info = exchange.dataset_info(out, to, register) if register else None
-    _name_broken(broken)
+    name_broken(broken)
     report = {"file": str(out), "format": to, "rows": len(read), "broken": broken,
               "dataset_info": str(info) if info else None}  # fmt: skip
     if as_json:

@@ -197,10 +197,11 @@ def compare(
 def benchmarks(as_json: AsJson = False) -> None:
     """The benchmarks, where they come from, and what is known to be wrong with them."""
     from limo_nb import benchmarks as known
+    from limo_nb.lock import locked
 
     rows = known.overview()
     if as_json:
-        facts, lock = known.registry(), known.locked()
+        facts, lock = known.registry(), locked("benchmarks")
         extra = ("defects", "sha256", "tolerance")
         for row in rows:
             row |= {key: facts[row["name"]].get(key) for key in extra}

@@ -10,15 +10,31 @@ from typing import Annotated, Any
 
 import typer
 
-from limo_nb.cli.base import AsJson, Overrides, Profile, app, parse_overrides, plain
+from limo_nb.cli.base import (
+    AsJson,
+    Overrides,
+    Profile,
+    SkipBroken,
+    app,
+    check_written,
+    name_broken,
+    parse_overrides,
+    plain,
+)
+from limo_nb.profiles import Normalisation
 
 File = Annotated[Path, typer.Argument(help="JSONL, JSON, Parquet or Arrow.")]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
 
 
-def _tell(facts: dict[str, Any], as_json: bool) -> None:
-    """Print what a command did: one JSON document, or a line for each fact."""
+def _tell(facts: dict[str, Any], broken: list[str] | None, as_json: bool) -> None:
+    """Print what a command did: one JSON document, or a line for each fact.
+
+    Rows that it left out are named on stderr.
+    """
+    name_broken(broken or [])
     if as_json:
+        facts = facts | {"broken": broken or []}
         print(json.dumps(facts, ensure_ascii=False, indent=1, default=str))
         return
     for name, value in facts.items():
@@ -41,11 +57,16 @@ def decontaminate(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of n-grams; 0: one is enough.")
     ] = 0.0,
+    normalisation: Annotated[
+        Normalisation,
+        typer.Option(help="What does not count: LaTeX spacing and case, case alone, nothing."),
+    ] = "full",
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Drop exact and near duplicates too.")
     ] = False,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of near ones.")] = 0.9,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
+    skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
     """Keep the rows of FILE that repeat no benchmark item; report the others."""
@@ -54,21 +75,23 @@ def decontaminate(
     started = time.monotonic()
     out = out or _beside(file, "clean", ".parquet" if file.suffix == ".parquet" else ".jsonl")
     report = report or _beside(file, "dropped", ".jsonl")
-    if len({path.resolve() for path in (file, out, report)}) < 3:
-        raise ValueError("FILE, --out and --report must be three files")
-    texts, exam = sources.read_texts(file, question), _exam(against)
+    check_written(file, ("--out", out, rows.parts(file)), ("--report", report, rows.WRITTEN))
+    broken = [] if skip_broken else None
+    texts, exam = sources.read_texts(file, question, broken=broken), _exam(against)
     sieved = problems.Sieved(texts, problems.nothing())
     if duplicates:
         sieved = sieved.then(lambda left: problems.drop_duplicates(left, near))
     sieved = sieved.then(
-        lambda left: problems.decontaminate(left, exam, ngram, characters, threshold)
+        lambda left: problems.decontaminate(
+            left, exam, ngram, characters, threshold, problems.FORMS[normalisation]
+        )
     )
-    fallen, names = set(sieved.dropped["id"]), texts["id"][:]
-    rows.write_part(file, out, lambda number: names[number] not in fallen)
+    kept = set(sieved.kept["row"][:])
+    rows.write_part(file, out, kept.__contains__, [] if skip_broken else None)
     rows.write(sieved.dropped, report)
     facts = {"rows": len(texts), "kept": len(sieved.kept), "dropped": sieved.reasons()}
     facts |= {"out": str(out), "report": str(report), "benchmark items": len(exam)}
-    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, as_json)
+    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
 
 
 def _beside(file: Path, what: str, suffix: str) -> Path:
@@ -87,17 +110,39 @@ def _fields(pairs: Sequence[str] | None) -> dict[str, str]:
 
 
 def _exam(against: Sequence[str] | None) -> Any:
-    """The items of the benchmarks and files in `against`, with id and question."""
+    """The items of the benchmarks and files in `against`, with id and question.
+
+    A file's items are called STEM-ID. Raises ValueError where two items have one name,
+    since a report could not say which of them a problem repeats.
+    """
     from datasets import concatenate_datasets
 
     from limo_nb import benchmarks, sources
 
-    tables = []
-    for name in against or benchmarks.of_paper():
-        path = Path(name)
-        known = name in benchmarks.registry() or not path.exists()
-        tables.append(benchmarks.load(name) if known else sources.read_texts(path, label=True))
-    return concatenate_datasets([table.select_columns(["id", "question"]) for table in tables])
+    tables, owners = [], {}
+    for name in _sources(against or ["paper"]):
+        known = name in benchmarks.registry()
+        table = benchmarks.load(name) if known else sources.read_texts(Path(name), label=True)
+        for item in table["id"][:]:
+            if owners.setdefault(item, name) != name:
+                raise ValueError(
+                    f"{owners[item]} and {name} both have an item {item!r}: rename one file, "
+                    f"or give its items other ids"
+                )
+        tables.append(table.select_columns(["id", "question"]))
+    return concatenate_datasets(tables)
+
+
+def _sources(against: Sequence[str]) -> list[str]:
+    """Files and single benchmarks, each once, for which the names in `against` stand."""
+    from limo_nb import benchmarks
+
+    names = [
+        own
+        for name in against
+        for own in ([name] if Path(name).is_file() else benchmarks.known([name]))
+    ]
+    return list(dict.fromkeys(names))
 
 
 @app.command()
@@ -114,6 +159,7 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="Of all samples.")] = None,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     override: Overrides = None,
+    skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a model answer the questions of FILE; interrupted work is continued.
@@ -128,19 +174,22 @@ def sample(
     given = {"samples": samples, "temperature": temperature, "top_p": top_p}
     given |= {"max_new_tokens": max_new_tokens, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
-    sampling = profiles.Sampling(**settings.chains.sampling.model_dump() | given)
+    given = settings.chains.sampling.model_dump() | given
+    sampling = profiles.checked(profiles.Sampling, "the sampling", given)
     out = out or _beside(file, "answers", ".jsonl")
-    texts = sources.read_texts(file, question)
+    store = store or out.with_suffix(".sqlite")
+    check_written(file, ("--out", out, rows.WRITTEN), ("--store", store, ()))
+    broken = [] if skip_broken else None
+    texts = sources.read_texts(file, question, broken=broken).remove_columns("row")
     items = [(r["id"], chat_prompt(r["question"], settings.system_prompt)) for r in texts]
     with open_engine(settings.engine, model) as engine:
-        store = store or out.with_suffix(".sqlite")
         answers = complete(engine, items, sampling, store, label=model)
     asked = {row["id"]: row for row in texts}
     rows.write(({**asked[row["id"]], **row, "model": model} for row in answers), out)
     facts = {"questions": len(texts), "completions": len(answers), "model": model}
     facts |= {"finished": sum(answers["finished"]), "tokens": sum(answers["tokens"])}
     facts |= {"sampling": sampling.model_dump(), "out": str(out), "store": str(store)}
-    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, as_json)
+    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
 
 
 @app.command()
@@ -148,7 +197,7 @@ def select(
     file: File,
     k: Annotated[int, typer.Option("-k", "--count", min=1, help="Questions to choose.")],
     out: Out = None,
-    seed: Annotated[int, typer.Option(help="Of the order of the cells.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of turns.")] = 0,
     embed: Annotated[
         str | None,
         typer.Option(help="Compare by sentence embeddings of this model; none: by TF-IDF."),
@@ -157,15 +206,16 @@ def select(
         list[str] | None,
         typer.Option(help="COLUMN=NAME, what FILE calls a column, e.g. level=difficulty."),
     ] = None,
+    skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose K questions of FILE, balanced over subject and level, unlike each other."""
     from limo_nb import rows, selection, sources
 
     out = out or _beside(file, "selected", ".jsonl")
-    if out.resolve() == file.resolve():
-        raise ValueError("FILE and --out must be two files")
-    pool = sources.read_problems(file, fields=_fields(field))
+    check_written(file, ("--out", out, rows.WRITTEN))
+    broken = [] if skip_broken else None
+    pool = sources.read_problems(file, fields=_fields(field), answered=False, broken=broken)
     vectors = selection.embed(pool["question"][:], embed) if embed else None
     chosen = selection.balanced(pool, k, seed, vectors)
     rows.write(chosen, out)
@@ -173,4 +223,4 @@ def select(
     facts["compared by"] = f"embeddings of {embed}" if embed else "TF-IDF"
     facts["cells before"] = round(selection.cells_in_effect(pool), 2)
     facts["cells after"] = round(selection.cells_in_effect(chosen), 2)
-    _tell(facts | {"out": str(out)}, as_json)
+    _tell(facts | {"out": str(out)}, broken, as_json)

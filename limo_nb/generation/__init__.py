@@ -8,7 +8,7 @@ computed together; rows are therefore cut into fixed batches, the resumable unit
 killed request ends as an uninterrupted one would. Chapters 2, 4, 5, 7 and 8.
 """
 
-from limo_nb.generation.base import Ask, Batch, Completion, Engine
+from limo_nb.generation.base import Ask, Batch, Completion, Engine, EngineFailed
 from limo_nb.generation.decoder import Decoder, left_padded
 from limo_nb.generation.engines import ENGINES, NotInstalled, open_engine
 from limo_nb.generation.models import (
@@ -37,9 +37,9 @@ from limo_nb.generation.workers import ALLOCATOR, Worker
 
 __all__ = [
     "ALLOCATOR", "DEFAULT_SYSTEM", "ENGINES", "Ask", "Batch", "Completion", "Decoder",
-    "Engine", "Message", "NotInstalled", "Prompt", "Store", "Worker", "chat_prompt",
-    "complete", "left_padded", "load_model", "load_tokenizer", "model_digest",
-    "open_engine", "plain_ids", "plan_batches", "prompt_ids", "quiet_bars", "resolve",
-    "server_options", "shards", "shared_store", "source_of", "stop_ids", "token_counter",
-    "vllm_python", "vllm_server",
+    "Engine", "EngineFailed", "Message", "NotInstalled", "Prompt", "Store", "Worker",
+    "chat_prompt", "complete", "left_padded", "load_model", "load_tokenizer",
+    "model_digest", "open_engine", "plain_ids", "plan_batches", "prompt_ids", "quiet_bars",
+    "resolve", "server_options", "shards", "shared_store", "source_of", "stop_ids",
+    "token_counter", "vllm_python", "vllm_server",
 ]  # fmt: skip

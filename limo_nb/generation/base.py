@@ -14,6 +14,10 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
+class EngineFailed(RuntimeError):
+    """What an engine runs on does not answer, refuses or has ended; the message says why."""
+
+
 class Completion(NamedTuple):
     """One answer: its text, its length in tokens without the end token, whether it ended."""
 

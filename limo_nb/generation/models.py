@@ -81,7 +81,7 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, padding_side="left"
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # nothing there, or a folder without a tokenizer
         raise ValueError(
             f"no tokenizer at {source!r}: name a folder, `lab:NAME`, or a Hub id while online "
             f"({str(error).strip().splitlines()[0]})"
@@ -94,7 +94,9 @@ def load_tokenizer(name: str) -> Any:
 def token_counter(name: str) -> Callable[[str], int]:
     """A function from a text to its number of tokens by the tokenizer of the model `name`."""
     tokenizer = load_tokenizer(name)
-    return lambda text: len(plain_ids(tokenizer, text))
+    tokenizer.model_max_length = int(1e9)  # nothing runs: no warning of long texts
+    # Chains may hold lone surrogates, which JSON can spell and tokenizers refuse.
+    return lambda text: len(plain_ids(tokenizer, text.encode("utf-8", "replace").decode()))
 
 
 def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple[Any, Any]:

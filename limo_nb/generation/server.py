@@ -17,6 +17,7 @@ import httpx
 import torch
 from transformers import AutoConfig
 
+from limo_nb.generation.base import EngineFailed
 from limo_nb.generation.models import shards, source_of
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in some CPU builds
@@ -51,7 +52,7 @@ def vllm_server(
     """Serve `model` under its own name with vLLM; the address, `http://…/v1`.
 
     The decoding defaults of the model are left out, as in the engines here. Raises
-    RuntimeError with the server's last lines where it ends, or does not answer within
+    EngineFailed with the server's last lines where it ends, or does not answer within
     `seconds`.
     """
     port = _free_port()
@@ -102,7 +103,7 @@ def _wait_for(url: str, process: subprocess.Popen, log: Any, seconds: float) -> 
     state = f"ended with status {process.poll()}"
     state = f"did not answer in {seconds:g} s" if process.poll() is None else state
     log.seek(0)
-    raise RuntimeError(f"vLLM's server {state}:\n{''.join(log.readlines()[-20:])}")
+    raise EngineFailed(f"vLLM's server {state}:\n{''.join(log.readlines()[-20:])}")
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from limo_nb.artifacts import runs_root
+from limo_nb.artifacts import alone, runs_root
 from limo_nb.generation.base import Batch, Completion, Engine, Made
 
 SCHEMA = """
@@ -59,7 +59,7 @@ class Store:
         self._lock = os.open(self._lock_file(self.owner), os.O_CREAT | os.O_RDWR)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        with _alone(self.path.parent):  # two at once would find the file locked
+        with alone(self.path.parent):  # two at once would find the file locked
             self.database.execute("PRAGMA journal_mode=WAL")
             # Without a sync per transaction, a power cut may lose the last rows; it
             # cannot break the file, and a killed process loses nothing.
@@ -178,14 +178,3 @@ class Store:
             self.database.execute("ROLLBACK")
             raise
         self.database.execute("COMMIT")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """A lock on `folder` that one process holds at a time."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

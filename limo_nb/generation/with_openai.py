@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from limo_nb.generation.base import Ask, Batch, Completion, Made, in_flight
+from limo_nb.generation.base import Ask, Batch, Completion, EngineFailed, Made, in_flight
 from limo_nb.generation.models import model_digest
 from limo_nb.generation.prompts import Prompt
 from limo_nb.profiles import EngineSettings, Sampling
@@ -73,12 +73,12 @@ class OpenAIEngine:
             else:
                 reply = self._client.chat.completions.create(messages=ask.prompt, **given)
         except openai.APIStatusError as error:
-            raise RuntimeError(
+            raise EngineFailed(
                 f"{self.base} refused a request with {error.status_code}: "
                 f"{error.response.text[:500]}"
             ) from error
         except openai.APIConnectionError as error:
-            raise RuntimeError(
+            raise EngineFailed(
                 f"{self.base} did not answer ({error}) in {self._client.max_retries + 1} "
                 "attempts: is the server up? What has arrived is kept; run again"
             ) from error

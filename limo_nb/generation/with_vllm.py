@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
+
+# Read when vLLM is imported, and by the processes that it starts: its log, which goes to
+# stdout otherwise, must not mix with what a command prints there for programs.
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from limo_nb.generation.base import Completion
+from limo_nb.generation.base import Completion, EngineFailed
 from limo_nb.generation.decoder import Decoder
 from limo_nb.profiles import Sampling
 
@@ -50,7 +50,7 @@ class Worker:
         )  # fmt: skip
 
     def ask(self, request: dict[str, Any]) -> list[Completion]:
-        """The completions of one batch; raises RuntimeError with the worker's last lines."""
+        """The completions of one batch; raises EngineFailed with the worker's last lines."""
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -59,7 +59,7 @@ class Worker:
             line = ""
         reply = json.loads(line) if line else {"error": self._last_words()}
         if "error" in reply:
-            raise RuntimeError(f"a generation worker failed:\n{reply['error']}")
+            raise EngineFailed(f"a generation worker failed:\n{reply['error']}")
         return [Completion(*row) for row in reply["rows"]]
 
     def _last_words(self) -> str:
