@@ -131,10 +131,21 @@ def test_long_and_deep_responses_end():
 
 
 def test_a_worker_has_less_than_two_gibibytes():
+    """In a process of its own, whose children are the grader's workers and no others."""
     huge = r"\boxed{\det\begin{pmatrix}" + r"\\".join("&".join("abcdef") for _ in range(6))
-    found = grade_many(["42"] * 4, [*BOMBS, huge + r"\end{pmatrix}}"], seconds=2.0)
-    assert len(found) == 4
-    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    script = (
+        "import json, resource, sys\n"
+        "from limo_nb.grading import grade_many\n"
+        "texts = json.load(sys.stdin)\n"
+        "found = grade_many(['42'] * len(texts), texts, seconds=2.0)\n"
+        "print(len(found), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=json.dumps([*BOMBS, huge + r"\end{pmatrix}}"]),
+        env=os.environ | {"PYTHONPATH": PACKAGE}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    graded, used = map(int, done.stdout.split())
+    assert graded == 4 and used > 0
     assert used * (1 if sys.platform == "darwin" else 1024) < 2 << 30
     assert grading.MEMORY <= 2 << 30
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import RayError
 
-from limo_nb.generation.base import Ask, Batch, Completion, Made
+from limo_nb.generation.base import Ask, Batch, Completion, EngineFailed, Made
 from limo_nb.generation.engines import open_engine
 from limo_nb.generation.prompts import Prompt
 from limo_nb.generation.workers import worker_variables
@@ -61,9 +62,17 @@ class RayEngine:
             num_gpus=ray.cluster_resources().get("GPU", 0) // self.workers,
             runtime_env={"env_vars": worker_variables()},
         )
-        for row in made.iter_rows():
+        for row in _told(made.iter_rows()):
             self.actors.add(row["actor"])
             yield [(key, Completion(*values)) for key, values in json.loads(row["made"])]
+
+
+def _told(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """`rows`; a failure of an actor, or of the cluster, as the engine's own."""
+    try:
+        yield from rows
+    except RayError as error:
+        raise EngineFailed(f"Ray could not finish the batches: {error}") from error
 
 
 class Actor:
