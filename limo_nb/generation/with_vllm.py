@@ -16,7 +16,7 @@ os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from limo_nb.generation.base import Ask, Batch, Completion, Made
+from limo_nb.generation.base import Ask, Batch, Completion, EngineFailed, Made
 from limo_nb.generation.models import load_tokenizer, model_digest, source_of, stop_ids
 from limo_nb.generation.prompts import Prompt, prompt_ids
 from limo_nb.generation.server import on_this_machine
@@ -84,11 +84,14 @@ class VllmEngine:
 
     def _loaded(self) -> LLM:
         source, revision = source_of(self.name)
-        return LLM(
-            model=source, revision=revision, dtype=self.settings.dtype, seed=0,
-            generation_config="vllm",  # not the decoding defaults of the model
-            **on_this_machine(source, revision),
-        )  # fmt: skip
+        try:
+            return LLM(
+                model=source, revision=revision, dtype=self.settings.dtype, seed=0,
+                generation_config="vllm",  # not the decoding defaults of the model
+                **on_this_machine(source, revision),
+            )  # fmt: skip
+        except RuntimeError as error:  # vLLM has logged the cause
+            raise EngineFailed(f"vLLM could not load {source}: {error}") from error
 
 
 def _completion(output: Any) -> Completion:
