@@ -34,6 +34,7 @@ from limo_nb.generation import (
     prompt_ids,
     resolve,
 )
+from limo_nb.precision import ONE_THREAD
 from limo_nb.profiles import FilterSettings, Profile, Sampling, SftSettings
 from limo_nb.progress import progress
 from limo_nb.sft import Task, epochs, fine_tune_here, fine_tune_many
@@ -262,6 +263,38 @@ def choose_epoch(profile: Profile, folder: Path, questions: Dataset) -> dict[str
     return epochs.choose(folder, right, len(items))
 
 
+PRECISION_ROWS, PRECISION_STEPS = 8, 4  # short: one of the two may be emulated
+
+
+def in_both_precisions(run: Run) -> Artifact:
+    """Stage `models/precision`: the same few steps in float32 and in bfloat16.
+
+    The shortest rows of LIMO's set, one process. Leaves float32/ and bfloat16/, each with
+    log.jsonl and done.json.
+    """
+    profile, sets = run.profile, run.load("models/sets")
+    batch = PRECISION_ROWS // 2
+    short = profile.sft.model_copy(
+        update={"batch_size": batch, "epochs": PRECISION_STEPS * batch // PRECISION_ROWS,
+                "ranks": 1, "keep_epochs": False, "held_out": 0.0}
+    )  # fmt: skip
+
+    def make(folder: Path) -> None:
+        rows = sorted(table(sets / "limo.parquet"), key=lambda row: len(row["solution"]))
+        shortest = Dataset.from_list(rows[:PRECISION_ROWS])
+        for dtype in ("float32", "bfloat16"):
+            settings = short.model_copy(update={"dtype": dtype})
+            fine_tune_here(
+                shortest, profile.models.base, settings, short.seeds[0],
+                profile.system_prompt, folder / dtype,
+            )  # fmt: skip
+
+    return run.make(
+        "models/precision", make, inputs=[sets],
+        params={"sft": short, "base": model_digest(profile.models.base)},
+    )  # fmt: skip
+
+
 def trained(run: Run, arm: str, seed: int) -> Path:
     """The folder of one headline model: `model/`, log.jsonl and done.json."""
     return run.load("models/trained") / f"{arm}-{seed}"
@@ -408,7 +441,7 @@ def spread(
     context = get_context("spawn")
     count = max(1, min(processes, len(jobs)))
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker)
-    with _variables(ALLOCATOR), pool:
+    with _variables(ONE_THREAD | ALLOCATOR), pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             with progress(len(jobs), "jobs", label) as bar:

@@ -31,7 +31,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from limo_nb import profiles
+from limo_nb import precision, profiles
 
 # Which chapter makes which stage; a missing artefact's message is built from this.
 # A name that ends in "/" stands for all stages below it.
@@ -183,6 +183,7 @@ class Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 2),
             "peak_memory_gib": round(peak_memory_gib(), 3),
+            "precision": precision.chosen(),  # what "auto" became, and why
             **provenance(),
         }
         write_json(folder / "manifest.json", manifest)
@@ -248,8 +249,7 @@ def hardware() -> str:
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parts = [f"{model}, {cores} cores"]
+    parts = [f"{model}, {precision.cores()} cores"]
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         parts.append(f"{memory:.0f} GiB")

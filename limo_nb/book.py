@@ -29,6 +29,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from limo_nb import profiles
 from limo_nb.artifacts import provenance, write_atomic
+from limo_nb.precision import ONE_THREAD
 
 # What only this floor uses: no chapter's output depends on it.
 SHELL = frozenset({"book.py", "render.py", "pairs.py", "cli", "doctor.py"})
@@ -415,6 +416,8 @@ def _environment(root: Path) -> Iterator[None]:
         "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
         "LIMO_NB_RUNS": str(runs_root(root)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        # Threads that wait must sleep: the workers of a chapter are processes beside it.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", ONE_THREAD["OMP_WAIT_POLICY"]),
     }
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from limo_nb import profiles
+from limo_nb import precision, profiles
 
 PACKAGES = ("torch", "transformers", "datasets", "deepspeed", "math-verify", "papermill")
 # What some profiles use, and the command that installs it.
@@ -63,29 +63,14 @@ def machine() -> list[Finding]:
 
     current = f"{platform.python_version()} ({sys.executable})"
     fits = sys.version_info >= (3, 11)
-    slow, use = _emulates_bfloat16(), "profile mini is faster with --override sft.dtype=float32"
     return [
         Finding(
             "Python", current, fits, "" if fits else "install Python 3.11, then `make env`"
         ),
         Finding("machine", hardware()),
-        Finding(
-            "bfloat16",
-            "computed in 32 bits, slowly" if slow else "in hardware",
-            True,
-            use if slow else "",
-        ),
+        Finding("precision", f"auto is {precision.settle('auto')}"),
         Finding("data", os.environ.get("LIMO_NB_DATA") or "LIMO_NB_DATA is not set: lab only"),
     ]
-
-
-def _emulates_bfloat16() -> bool:
-    """Whether this is a CPU whose flags, where the system tells them, lack bfloat16."""
-    import torch
-
-    flags = Path("/proc/cpuinfo")
-    known = flags.exists() and not torch.cuda.is_available()
-    return known and "bf16" not in flags.read_text()
 
 
 def software() -> list[Finding]:

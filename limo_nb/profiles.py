@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from limo_nb.precision import Dtype
+
 # The prompt that LIMO's README names for training and inference.
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -43,7 +45,7 @@ class EngineSettings(Frozen):
     over: Literal["transformers", "vllm", "openai"] = "vllm"  # what each actor holds (ray)
     workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
     batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
-    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    dtype: Dtype = "auto"  # see generation.decoding_precision
 
 
 class Sampling(Frozen):
@@ -118,7 +120,7 @@ class SftSettings(Frozen):
     zero_stage: Literal[0, 1, 2, 3] = 3
     ranks: int = Field(2, ge=1)
     offload: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"  # bfloat16 keeps 32-bit weights too
+    dtype: Dtype = "auto"  # see precision.settle; bfloat16 keeps 32-bit weights too
     gradient_checkpointing: bool = False
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     over_length: Literal["cut", "drop"] = "cut"  # of rows over max_tokens

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: two cores, and several processes in some tests.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from limo_nb.precision import ONE_THREAD
+
+# Before torch is imported: unit tests and chapters run beside each other.
+for name, value in ONE_THREAD.items():
+    os.environ.setdefault(name, value)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 # The suite's results must not depend on what the caller's shell points to.

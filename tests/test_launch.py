@@ -169,7 +169,13 @@ def free_port() -> int:
 def test_two_launchers_train_as_one_host_does(tmp_path):
     """ZeRO-3 over two launchers with a rank each, started by the script for torchrun."""
     settings = SftSettings(
-        epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, zero_stage=3
+        epochs=2,
+        batch_size=4,
+        learning_rate=3e-3,
+        max_tokens=512,
+        ranks=2,
+        zero_stage=3,
+        dtype="float32",
     )
     rows, model = Dataset.from_list(problems(10)), str(tiny_model(tmp_path / "tiny"))
     fine_tune(rows, model, settings, 1, "S", tmp_path / "one")

@@ -27,7 +27,9 @@ from limo_nb.sft.train import (
     resume_point,
 )
 
-SETTINGS = SftSettings(epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2)
+SETTINGS = SftSettings(
+    epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, dtype="float32"
+)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +330,10 @@ def test_dropped_rows_are_not_trained_on(model, rows, tmp_path, tokenizer, capsy
 def test_choices_say_why(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     said = choices(SETTINGS)
-    assert "ZeRO stage 3, float32" in said and "attention: eager (no GPU)" in said
+    assert (
+        "ZeRO stage 3; precision: float32 (as asked for)" in said
+        and "attention: eager (no GPU)" in said
+    )
     assert "rows: padded, sorted by length (attention is eager)" in said
     packed = choices(SETTINGS.model_copy(update={"packing": True, "attention": "sdpa"}))
     assert "sdpa (as the profile says)" in packed and "packed (as the profile says)" in packed

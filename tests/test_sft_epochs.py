@@ -19,7 +19,13 @@ from limo_nb.sft.launch import prepare
 from limo_nb.sft.train import run_job
 
 SETTINGS = SftSettings(
-    epochs=3, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, keep_epochs=True
+    epochs=3,
+    batch_size=4,
+    learning_rate=3e-3,
+    max_tokens=512,
+    ranks=2,
+    keep_epochs=True,
+    dtype="float32",
 )
 
 

@@ -22,7 +22,9 @@ from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many
 from limo_nb.sft.train import read_log
 
 pytestmark = pytest.mark.slow
-SETTINGS = SftSettings(epochs=10, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2)
+SETTINGS = SftSettings(
+    epochs=10, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, dtype="float32"
+)
 STEPS = 30
 
 SCRIPT = """

@@ -12,6 +12,7 @@ from limo_nb.generation.base import Ask, Batch, Completion, Engine, EngineFailed
 from limo_nb.generation.decoder import Decoder, left_padded
 from limo_nb.generation.engines import ENGINES, NotInstalled, open_engine
 from limo_nb.generation.models import (
+    decoding_precision,
     load_model,
     load_tokenizer,
     model_digest,
@@ -38,7 +39,7 @@ from limo_nb.generation.workers import ALLOCATOR, Worker
 __all__ = [
     "ALLOCATOR", "DEFAULT_SYSTEM", "ENGINES", "Ask", "Batch", "Completion", "Decoder",
     "Engine", "EngineFailed", "Message", "NotInstalled", "Prompt", "Store", "Worker",
-    "chat_prompt", "complete", "left_padded", "load_model", "load_tokenizer",
+    "chat_prompt", "complete", "decoding_precision", "left_padded", "load_model", "load_tokenizer",
     "model_digest", "open_engine", "plain_ids", "plan_batches", "prompt_ids", "quiet_bars",
     "resolve", "server_options", "shards", "shared_store", "source_of", "stop_ids",
     "token_counter", "vllm_python", "vllm_server",

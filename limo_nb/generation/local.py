@@ -12,7 +12,7 @@ import torch
 
 from limo_nb.generation.base import Batch, Completion, Made, in_flight
 from limo_nb.generation.decoder import Decoder
-from limo_nb.generation.models import load_tokenizer, model_digest
+from limo_nb.generation.models import decoding_precision, load_tokenizer, model_digest
 from limo_nb.generation.prompts import Prompt, prompt_ids
 from limo_nb.generation.workers import Worker
 from limo_nb.profiles import EngineSettings, Sampling
@@ -26,9 +26,11 @@ class TransformersEngine:
     """`generate` in this process (one worker, or few rows) or in resident workers."""
 
     def __init__(self, settings: EngineSettings, model: str):
-        self.name, self.settings, self.batch_size = model, settings, settings.batch_size
+        self.name, self.batch_size = model, settings.batch_size
+        dtype = decoding_precision(model, settings.dtype).dtype
+        self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
-            "kind": "transformers", "draws": DRAWS, "dtype": settings.dtype,
+            "kind": "transformers", "draws": DRAWS, "dtype": dtype,
             "model": model_digest(model),
         }  # fmt: skip
         self.tokenizer = load_tokenizer(model)

@@ -13,7 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers import logging as transformers_logging
 
 from limo_nb.generation.prompts import plain_ids
+from limo_nb.precision import Precision, settle
 
+SMALL_BYTES = 2**28  # weights of a model that decodes in 32 bits on every CPU
 HASHED_BYTES = 2**28  # a local model up to this size is identified by its content
 
 
@@ -99,16 +101,38 @@ def token_counter(name: str) -> Callable[[str], int]:
     return lambda text: len(plain_ids(tokenizer, text.encode("utf-8", "replace").decode()))
 
 
+def decoding_precision(name: str, dtype: str = "auto", device: str | None = None) -> Precision:
+    """The precision in which the model `name` decodes where `dtype` says "auto".
+
+    That of `precision.settle`, but a small model on a CPU decodes in 32 bits everywhere:
+    its time goes into many small operations and not into products (measured: 7.9 s in 32
+    bits, 8.5 s in bfloat16 where products take a sixth of the time; benchmarks/RESULTS.md).
+    """
+    source, _ = source_of(name)
+    small = Path(source).is_dir() and _weight_bytes(Path(source)) < SMALL_BYTES
+    on_cpu = not torch.cuda.is_available() if device is None else device == "cpu"
+    if dtype == "auto" and on_cpu and small:
+        return Precision("float32", "so small a model decodes no faster in bfloat16")
+    return settle(dtype, device)
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Bytes of the weight files in `folder`."""
+    kinds = ("*.safetensors", "*.bin")
+    return sum(path.stat().st_size for kind in kinds for path in folder.glob(kind))
+
+
 def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer). Raises ValueError where there is no model.
 
+    `dtype` "auto" is that of `decoding_precision`, and not what the weights are kept in.
     `attention` "auto" is plain attention on a CPU, where it decodes small models faster,
     and SDPA elsewhere.
     """
     source, revision = source_of(name)
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "eager"
-    wanted = dtype if dtype == "auto" else getattr(torch, dtype)
+    wanted = getattr(torch, decoding_precision(name, dtype).dtype)
     try:
         with quiet_bars():
             model = AutoModelForCausalLM.from_pretrained(

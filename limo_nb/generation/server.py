@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig
 
 from limo_nb.generation.base import EngineFailed
-from limo_nb.generation.models import shards, source_of
+from limo_nb.generation.models import decoding_precision, shards, source_of
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in some CPU builds
 # Compiling takes longer on a CPU than what a CPU is asked for, and 0.9 of the memory, the
@@ -73,7 +73,8 @@ def server_options(model: str, dtype: str = "auto") -> list[str]:
     """The options with which vLLM's server serves `model` on this machine."""
     source, revision = source_of(model)
     options = {
-        "model": source, "served_model_name": model, "dtype": dtype,
+        "model": source, "served_model_name": model, 
+        "dtype": decoding_precision(model, dtype).dtype,
         "generation_config": "vllm", "revision": revision,
         **on_this_machine(source, revision),
     }  # fmt: skip

@@ -17,7 +17,13 @@ from vllm import LLM, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from limo_nb.generation.base import Ask, Batch, Completion, EngineFailed, Made
-from limo_nb.generation.models import load_tokenizer, model_digest, source_of, stop_ids
+from limo_nb.generation.models import (
+    decoding_precision,
+    load_tokenizer,
+    model_digest,
+    source_of,
+    stop_ids,
+)
 from limo_nb.generation.prompts import Prompt, prompt_ids
 from limo_nb.generation.server import on_this_machine
 from limo_nb.profiles import EngineSettings, Sampling
@@ -30,10 +36,10 @@ class VllmEngine:
     """
 
     def __init__(self, settings: EngineSettings, model: str):
-        self.name, self.settings = model, settings
+        self.name, self.dtype = model, decoding_precision(model, settings.dtype).dtype
         self.batch_size, self.tokenizer = settings.batch_size, load_tokenizer(model)
         self.identity = {
-            "kind": "vllm", "dtype": settings.dtype, "model": model_digest(model),
+            "kind": "vllm", "dtype": self.dtype, "model": model_digest(model),
         }  # fmt: skip
         self._stops = stop_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
@@ -86,7 +92,7 @@ class VllmEngine:
         source, revision = source_of(self.name)
         try:
             return LLM(
-                model=source, revision=revision, dtype=self.settings.dtype, seed=0,
+                model=source, revision=revision, dtype=self.dtype, seed=0,
                 generation_config="vllm",  # not the decoding defaults of the model
                 **on_this_machine(source, revision),
             )  # fmt: skip

@@ -18,6 +18,7 @@ import torch
 
 from limo_nb.generation.base import Completion, EngineFailed
 from limo_nb.generation.decoder import Decoder
+from limo_nb.precision import ONE_THREAD
 from limo_nb.profiles import Sampling
 
 # For the environment of processes that compute on a CPU. Without it, glibc gives every
@@ -29,8 +30,7 @@ def worker_variables() -> dict[str, str]:
     """Environment variables of a process that decodes: this package, one thread."""
     home = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", **threads, **ALLOCATOR}
+    return {"PYTHONPATH": path, **ONE_THREAD, **ALLOCATOR}
 
 
 class Worker:

@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -21,12 +22,14 @@ from typing import Any
 
 import torch
 import yaml
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from limo_nb import artifacts, lab
 from limo_nb.lab import texts
 from limo_nb.lab.tokenizer import SPLIT, train_tokenizer
 from limo_nb.lab.world import FAMILIES, MAX_STEPS, LabProblem, draw
+from limo_nb.precision import settle
 
 IGNORED = -100  # label of a token without loss
 DOCUMENTS_PER_CHUNK = 256
@@ -188,6 +191,19 @@ def _optimizers(model: Qwen2ForCausalLM, phase: Phase) -> list[torch.optim.Optim
     return made
 
 
+class In32Bits(TorchFunctionMode):
+    """Within, a cast to bfloat16 is a copy in 32 bits.
+
+    torch's Muon casts to bfloat16 for its Newton–Schulz steps, always: where bfloat16 is
+    emulated they took most of the time.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.bfloat16:
+            return args[0].to(torch.float32, copy=True)
+        return function(*args, **(kwargs or {}))
+
+
 def _rate(progress: float) -> float:
     """Warm-up over 1 %, constant to the half, then linear to zero."""
     return min(1.0, progress / 0.01 + 0.01) * min(1.0, 2.0 * (1.0 - progress))
@@ -202,14 +218,17 @@ def train_phase(
     log: Callable[[dict], None],
     max_tokens: int | None = None,
     compiled: bool = True,
+    dtype: str = "auto",
 ) -> Qwen2ForCausalLM:
     """Train `model` in place; resume from `state_file` where there is one.
 
     `max_tokens` ends the run early without changing its schedule, `compiled` says whether
-    torch.compile is worth its minute (both for tests).
+    torch.compile is worth its minute (both for tests). `dtype` is that of the products;
+    weights and optimiser states have 32 bits.
     """
-    # Plain attention, bfloat16 and the compiler: 11,750 tokens a second on one core
-    # against 4,970 without them (rows are short, the fused kernel's backward is slow).
+    half = settle(dtype, model.device.type).dtype == "bfloat16"
+    # Plain attention and the compiler (rows are short, the fused kernel's backward is slow):
+    # benchmarks/RESULTS.md has the rates, in both precisions.
     model.set_attn_implementation("eager")
     forward = torch.compile(model, dynamic=True) if compiled else model
     optimizers = _optimizers(model, phase)
@@ -235,12 +254,14 @@ def train_phase(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * _rate(progress)
-            with torch.autocast(model.device.type, torch.bfloat16):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=half):
                 loss = forward(input_ids=ids, labels=labels, use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            with nullcontext() if half else In32Bits():
+                for optimizer in optimizers:
+                    optimizer.step()
             for optimizer in optimizers:
-                optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             total += loss.item()
             tokens += int((ids != tokenizer.pad_token_id).sum())
@@ -306,6 +327,7 @@ def build(
     tokenizer = make_tokenizer()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(recipe, tokenizer).to(device)
+    dtype = _kept_precision(work / name, device)
 
     def run(which: str, seed: int) -> None:
         state_file, journal = work / name / f"{which}.pt", work / name / "log.jsonl"
@@ -319,7 +341,9 @@ def build(
                 log(row)
 
             phase = getattr(recipe, which)
-            train_phase(model, tokenizer, phase, seed, state_file, note, compiled=compiled)
+            train_phase(
+                model, tokenizer, phase, seed, state_file, note, compiled=compiled, dtype=dtype
+            )
 
     if recipe.start_from:
         source = work / recipe.start_from / "pretrain.pt"
@@ -337,6 +361,14 @@ def build(
     model.to("cpu", torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
+
+
+def _kept_precision(folder: Path, device: str) -> str:
+    """The precision of the run in `folder`: a run that continues keeps the one it began in."""
+    kept = folder / "precision.json"
+    if not kept.exists():
+        artifacts.write_json(kept, asdict(settle("auto", device)))
+    return json.loads(kept.read_text())["dtype"]
 
 
 def _rewind(journal: Path, which: str, state_file: Path) -> None:
@@ -377,6 +409,7 @@ def ship(name: str, work: Path) -> Path:
         "sha256": lab.digest(target),
         "recipe": as_dict(name),
         "final": {row["phase"]: row for row in rows},
+        "precision": json.loads((source / "precision.json").read_text()),
         "hardware": artifacts.hardware(),
         "versions": artifacts.provenance()["versions"],
     }

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from datasets import Dataset
 
 from limo_nb.artifacts import write_atomic
 from limo_nb.generation import ALLOCATOR, load_tokenizer, model_digest
+from limo_nb.precision import ONE_THREAD, cores
 from limo_nb.profiles import SftSettings
 from limo_nb.progress import LiveLine
 from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
@@ -39,6 +40,7 @@ from limo_nb.sft.train import (
     micro_batch,
     read_log,
     run_job,
+    settled,
 )
 
 # What a full disk makes of writing: the system's words, and those of `torch.save`.
@@ -93,6 +95,8 @@ def fine_tune_many(
     for task in tasks:
         micro_batch(task.settings, task.settings.ranks)  # what ranks cannot share fails here
         check_liger(task.settings)
+    # The ranks run here: what "auto" is here belongs to the run, and to its key.
+    tasks = [replace(task, settings=settled(task.settings)) for task in tasks]
     jobs = [prepare(task, checkpoint_seconds) for task in tasks]
     waiting = []
     for task, job in zip(tasks, jobs, strict=True):
@@ -115,7 +119,7 @@ def fine_tune_here(
 ) -> Path:
     """The same Trainer in this process, one rank, without DeepSpeed: for small arms."""
     check_liger(settings)
-    job = prepare(Task(rows, model, settings, seed, system_prompt, folder))
+    job = prepare(Task(rows, model, settled(settings), seed, system_prompt, folder))
     if is_done(folder, job.key):
         print(f"{folder}: unchanged, {_summary(folder)}")
         return folder / "model"
@@ -189,9 +193,11 @@ def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str],
     """(environment, command) that trains `folders`; the command works in a terminal."""
     environment = {}
     if not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ranks
-        threads = max(1, cores // ranks)
-        environment = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads)}
+        threads = max(1, cores() // ranks)
+        environment = {
+            "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": ONE_THREAD["OMP_WAIT_POLICY"],
+        }  # fmt: skip
     command = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(_free_port())]
     return environment, [*command, "--module", "limo_nb.sft", *map(str, folders)]
 

@@ -224,7 +224,9 @@ def setup_of(
     """
     batch = -(-settings.batch_size // gpus) * gpus
     standard = {
-        "tokens": settings.max_tokens, "zero": settings.zero_stage, "dtype": settings.dtype,
+        "tokens": settings.max_tokens, "zero": settings.zero_stage,
+        # The GPUs that are planned for need not be here to be measured.
+        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
         "checkpointing": settings.gradient_checkpointing, "liger": settings.liger,
         "packing": settings.packing is True, "epochs": settings.epochs, "batch_size": batch,
     }  # fmt: skip

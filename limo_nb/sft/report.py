@@ -15,6 +15,7 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from limo_nb import plots, problems, viewer
+from limo_nb.precision import settle
 from limo_nb.profiles import Profile, SftSettings
 from limo_nb.sft import memory
 from limo_nb.sft.encoding import IGNORED, Encoded, encode
@@ -116,7 +117,7 @@ def _settings_of(profile: Profile) -> Row:
         "token limit": sft.max_tokens,
         "ZeRO stage": sft.zero_stage,
         "ranks": sft.ranks,
-        "precision": sft.dtype,
+        "precision": settle(sft.dtype).dtype,
         "evaluated model": "the best on held-out questions" if sft.held_out else "the last",
     }
 
@@ -124,6 +125,14 @@ def _settings_of(profile: Profile) -> Row:
 def log_of(folder: Path) -> list[Row]:
     """The rows of a training log, one per optimiser step."""
     return read_log(folder / "log.jsonl")
+
+
+def precisions(folder: Path) -> pd.DataFrame:
+    """The loss of each step in float32 and in bfloat16, of the stage `models/precision`."""
+    named = {dtype: log_of(folder / dtype) for dtype in ("float32", "bfloat16")}
+    losses = {dtype: [row["loss"] for row in log] for dtype, log in named.items()}
+    steps = [row["step"] for row in named["float32"]]
+    return pd.DataFrame(losses, index=pd.Index(steps, name="step"))
 
 
 def summary(folder: Path) -> Row:

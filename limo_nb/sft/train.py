@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from limo_nb.artifacts import peak_memory_gib, provenance, write_atomic, write_json
 from limo_nb.generation import load_model, load_tokenizer, quiet_bars
+from limo_nb.precision import settle
 from limo_nb.profiles import SftSettings
 from limo_nb.sft import epochs
 from limo_nb.sft.encoding import (
@@ -134,6 +135,19 @@ def deepspeed_config(settings: SftSettings, micro: int, accumulation: int) -> di
     }
 
 
+def settled(settings: SftSettings) -> SftSettings:
+    """`settings` with the precision that "auto" stands for on this machine."""
+    return settings.model_copy(update={"dtype": settle(settings.dtype).dtype})
+
+
+def _settled_by_all(settings: SftSettings) -> SftSettings:
+    """`settled` by rank 0: clocks differ, and all ranks must compute alike."""
+    if settings.dtype != "auto":
+        return settings
+    half = _agreed(settled(settings).dtype == "bfloat16")
+    return settings.model_copy(update={"dtype": "bfloat16" if half else "float32"})
+
+
 def attention_kernel(settings: SftSettings) -> str:
     """The attention that "auto" stands for: FlashAttention 2, SDPA, or plain on a CPU."""
     return _attention(settings)[0]
@@ -170,8 +184,9 @@ def choices(settings: SftSettings) -> str:
     packed = "packed" if packs_rows(settings) else "padded, sorted by length"
     said = "as the profile says" if settings.packing != "auto" else f"attention is {kernel}"
     zero = f"ZeRO stage {settings.zero_stage}" + (", offload to CPU" * settings.offload)
+    precision = settle(settings.dtype)
     return (
-        f"{zero}, {settings.dtype}; attention: {kernel} ({why}); rows: {packed} ({said}); "
+        f"{zero}; precision: {precision}; attention: {kernel} ({why}); rows: {packed} ({said}); "
         f"gradient checkpointing: {'on' if settings.gradient_checkpointing else 'off'}; "
         f"Liger kernels: {'on' if settings.liger else 'off'}"
     )
@@ -423,6 +438,8 @@ def run_job(folder: Path, ranks: int = 1, show: Callable[[dict], None] | None = 
     if is_done(folder, job.key):
         return
     point = resume_point(folder, job.key, ranks)  # refused before a model is loaded
+    # What was prepared for other machines may say "auto".
+    job = replace(job, settings=_settled_by_all(job.settings))
     trainer = make_trainer(job, folder, ranks, show)
     if trainer.is_world_process_zero():
         remove_incomplete(folder)
