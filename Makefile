@@ -43,13 +43,13 @@ lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells
 format: $(STAMP) ## the same, mending; changed cells go back to the texts
 	$(BIN)/ruff check --fix limo_nb tests
 	$(BIN)/ruff format limo_nb tests
-	$(BIN)/python -m limo_nb.pairs format
+	$(BIN)/python -m limo_nb.book.pairs format
 
 sync: $(STAMP) ## write each notebook from its text, which leads
-	$(BIN)/python -m limo_nb.pairs sync
+	$(BIN)/python -m limo_nb.book.pairs sync
 
 check-pairs: $(STAMP)
-	$(BIN)/python -m limo_nb.pairs check
+	$(BIN)/python -m limo_nb.book.pairs check
 
 env: $(STAMP) ## .venv with the locked versions
 

@@ -26,13 +26,33 @@ import torch
 from datasets import Dataset
 
 from limo_nb import lab
-from limo_nb.evaluation import accuracy, difference, grade_answers
-from limo_nb.generation import complete, open_engine
-from limo_nb.lab import pretrain, texts
+from limo_nb.core.settings import (
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.evaluation.attempts import grade_answers
+from limo_nb.evaluation.estimates import (
+    accuracy,
+    difference,
+)
+from limo_nb.experiments.elicitation import (
+    MANY,
+    pooled,
+)
+from limo_nb.inference import (
+    complete,
+    open_engine,
+)
+from limo_nb.lab import (
+    pretrain,
+    texts,
+)
 from limo_nb.lab.tokenizer import SPLIT
-from limo_nb.lab.world import FAMILIES, MAX_STEPS, draw
-from limo_nb.probe import MANY, pooled
-from limo_nb.profiles import EngineSettings, Sampling
+from limo_nb.lab.world import (
+    FAMILIES,
+    MAX_STEPS,
+    draw,
+)
 
 RULES = {
     "digit alone (Qwen2)": SPLIT,

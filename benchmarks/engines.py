@@ -1,4 +1,4 @@
-"""transformers, vLLM and its server side by side on one lab model; records `engines.json`.
+"""transformers, vLLM and its server side by side on one lab model; records `throughput.json`.
 
     export PYTHONPATH=$PWD OMP_NUM_THREADS=1 VLLM_LOGGING_LEVEL=ERROR
     export VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1
@@ -27,14 +27,23 @@ from pathlib import Path
 
 import psutil
 
-from limo_nb import engines, lab
-from limo_nb.artifacts import hardware
-from limo_nb.generation import chat_prompt, complete, open_engine
-from limo_nb.profiles import SYSTEM_PROMPT, EngineSettings, Sampling
+from limo_nb import lab
+from limo_nb.core.machine import hardware
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
+    chat_prompt,
+    complete,
+    open_engine,
+    throughput,
+)
 
-TARGET = Path(engines.__file__).with_suffix(".json")
+TARGET = Path(throughput.__file__).with_suffix(".json")
 LIBRARIES = {"transformers": "transformers", "vllm": "vllm", "openai": "vllm"}
-ASKED = Sampling(max_new_tokens=engines.CLOCK_TOKENS)
+ASKED = Sampling(max_new_tokens=throughput.CLOCK_TOKENS)
 TURNS = 3
 
 
@@ -48,7 +57,7 @@ def processor_seconds() -> float:
 @contextmanager
 def served(kind: str, model: str) -> Iterator[None]:
     """A server where `kind` needs one."""
-    with engines.server(model, "float32") if kind == "openai" else nullcontext():
+    with throughput.server(model, "float32") if kind == "openai" else nullcontext():
         yield
 
 
@@ -61,7 +70,7 @@ def measure(kind: str, model: str) -> dict:
     with tempfile.TemporaryDirectory() as folder, served(kind, model):
         with open_engine(settings, model) as engine:
             complete(engine, asked[:8], ASKED, Path(folder) / "first.sqlite")
-            for size in engines.BATCHES:
+            for size in throughput.BATCHES:
                 engine.batch_size = size
                 turns = [_turn(engine, asked[: max(4, size)], folder) for _ in range(TURNS)]
                 clock.append(max(turn[0] for turn in turns))
@@ -82,7 +91,7 @@ def _package(kind: str) -> str:
 def _turn(engine, asked: list, folder: str) -> tuple[float, float]:
     """Tokens per second of the clock, and of processor time."""
     before = processor_seconds()
-    made = engines.timed(engine, asked, Path(folder))
+    made = throughput.timed(engine, asked, Path(folder))
     spent = processor_seconds() - before
     rate = made["tokens_per_second"]
     return rate, rate * made["seconds"] / spent
@@ -99,7 +108,7 @@ def record(parts: list[str]) -> None:
             "machine": hardware(), "python": platform.python_version(),
             "date": date.today().isoformat(), "load": round(os.getloadavg()[0], 1),
         },
-        "batches": list(engines.BATCHES),
+        "batches": list(throughput.BATCHES),
         "engines": rows,
     }  # fmt: skip
     TARGET.write_text(json.dumps(made, indent=1) + "\n")

@@ -29,7 +29,12 @@ from pathlib import Path
 from transformers.cache_utils import DynamicLayer
 
 from limo_nb import lab
-from limo_nb.generation import (
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
     Ask,
     Batch,
     Decoder,
@@ -41,10 +46,15 @@ from limo_nb.generation import (
     plan_batches,
     prompt_ids,
 )
-from limo_nb.generation.base import Made
-from limo_nb.generation.decoder import PREFILL_TOKENS, RoomyLayer
-from limo_nb.lab.world import FAMILIES, draw
-from limo_nb.profiles import SYSTEM_PROMPT, EngineSettings, Sampling
+from limo_nb.inference.base import Made
+from limo_nb.inference.decoder import (
+    PREFILL_TOKENS,
+    RoomyLayer,
+)
+from limo_nb.lab.world import (
+    FAMILIES,
+    draw,
+)
 
 SAMPLES, QUESTIONS = 32, 16
 ROWS = Sampling(samples=8, temperature=0.7, max_new_tokens=64)  # of 250 questions

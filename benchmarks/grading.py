@@ -20,8 +20,15 @@ from pathlib import Path
 import yaml
 from math_verify import parse, verify
 
-from limo_nb.grading import Verdict, agreement, grade_many
-from limo_nb.rows import records, required
+from limo_nb.core.records import (
+    records,
+    required,
+)
+from limo_nb.grading.verdicts import (
+    Verdict,
+    agreement,
+    grade_many,
+)
 
 
 def plain(golds: list[str], responses: list[str]) -> list[Verdict]:

@@ -31,11 +31,21 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, disable_progress_bars
 
-from limo_nb import problems, sieves
-from limo_nb.artifacts import hardware
-from limo_nb.benchmarks import real_benchmarks
-from limo_nb.profiles import PoolSettings
-from limo_nb.sources import COLUMNS, data_root, load_pool
+from limo_nb.core.machine import hardware
+from limo_nb.core.settings import PoolSettings
+from limo_nb.evaluation.benchmarks import real_benchmarks
+from limo_nb.problems import (
+    cleaning,
+    duplicates,
+)
+from limo_nb.problems import (
+    text as problems_text,
+)
+from limo_nb.problems.sources import (
+    COLUMNS,
+    data_root,
+    load_pool,
+)
 
 NEAR, NGRAM = 0.8, 13  # the profiles gpu and paper
 PASSAGE = NGRAM + 2  # words of an item that leak without the others
@@ -87,8 +97,11 @@ class Maker:
             for _ in range(1 + len(words) // 60):
                 edited[self.rng.randrange(len(edited))] = self.rng.choice(NAMES)
             made = " ".join(edited)
-            sets = [sieves.ngrams(sieves.words(t), sieves.SHINGLE) for t in (text, made)]
-            if NEAR <= sieves.jaccard(*sets) < 1:
+            sets = [
+                problems_text.ngrams(problems_text.words(t), duplicates.SHINGLE)
+                for t in (text, made)
+            ]
+            if NEAR <= problems_text.jaccard(*sets) < 1:
                 return made
         return ""
 
@@ -101,7 +114,7 @@ class Maker:
         if kind == "passage":
             start = self.rng.randrange(len(words) - PASSAGE + 1)
             item = " ".join(words[start : start + PASSAGE])
-            if len(sieves.words(item)) < PASSAGE:  # signs alone are no words
+            if len(problems_text.words(item)) < PASSAGE:  # signs alone are no words
                 return self.leak(" ".join(words))
         return kind, f"{self.varied()} {self.respelled(item)} {self.varied()}"
 
@@ -133,7 +146,7 @@ def build(folder: Path, size: int, base: str, seed: int) -> Path:
     file = folder / f"pool-{size}-{seed}.arrow"
     if file.exists():
         return file
-    clean = problems.sieve(
+    clean = cleaning.sieve(
         load_pool(PoolSettings(source=base, size=10**9)), exam(),
         PoolSettings(source=base, size=1, ngram=NGRAM, near_duplicate=NEAR),
     ).kept  # fmt: skip
@@ -160,7 +173,7 @@ def exam() -> Dataset:
 def ours(pool: Dataset) -> tuple[set[str], dict]:
     """The ids that fall, and how many for which reason."""
     settings = PoolSettings(source="", size=1, ngram=NGRAM, near_duplicate=NEAR)
-    sieved = problems.sieve(pool, exam(), settings)
+    sieved = cleaning.sieve(pool, exam(), settings)
     return set(sieved.dropped["id"]), sieved.reasons()
 
 

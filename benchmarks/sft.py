@@ -30,11 +30,23 @@ from datasets import Dataset
 from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback
 from transformers import TrainingArguments as Arguments
 
-from limo_nb.generation import load_model
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    SftSettings,
+)
+from limo_nb.inference import load_model
 from limo_nb.lab import texts
-from limo_nb.lab.world import FAMILIES, draw
-from limo_nb.profiles import SYSTEM_PROMPT, SftSettings
-from limo_nb.sft import Task, encoding, launch, memory, train
+from limo_nb.lab.world import (
+    FAMILIES,
+    draw,
+)
+from limo_nb.sft import (
+    Task,
+    encoding,
+    launch,
+    planner,
+    train,
+)
 
 WAYS = ("ours packed", "ours padded", "plain Trainer", "bare loop")
 SHAPES = ("Qwen2.5-0.5B-Instruct", "Qwen2.5-1.5B-Instruct", "Qwen2.5-7B-Instruct")
@@ -161,7 +173,7 @@ def matrix_rate(size: int = 8192, repeats: int = 50) -> float:
 
 def shape_on_gpu(name: str, rate: float, kernel: str) -> dict:
     """Tokens a second, MFU and GiB of one shape; plain Adam in bf16, rows of 16,384."""
-    shape = memory.shape_of(name)
+    shape = planner.shape_of(name)
     config = Qwen2Config(
         vocab_size=shape.vocabulary, hidden_size=shape.hidden,
         intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,

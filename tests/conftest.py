@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb.precision import ONE_THREAD
+from limo_nb.core.precision import ONE_THREAD
 
 # Before torch is imported: unit tests and chapters run beside each other.
 for name, value in ONE_THREAD.items():
@@ -64,7 +64,7 @@ run = Run(profile, overrides)
 ```
 
 ```{code-cell} ipython3
-from limo_nb.artifacts import write_json
+from limo_nb.core.runs import write_json
 
 
 def squares(folder):
@@ -83,7 +83,7 @@ SECOND = """\
 ```{code-cell} ipython3
 import time
 from limo_nb import Run
-from limo_nb.artifacts import write_json
+from limo_nb.core.runs import write_json
 
 run = Run(profile, overrides)
 pool = run.load("pool")
@@ -107,7 +107,7 @@ sum(sums.json(f"step-{n}.json") for n in range(5))
 
 def make_toy(root: Path, pause: float = 0.0) -> Path:
     """A book of two chapters at `root` with the real configuration; its root."""
-    from limo_nb import pairs
+    from limo_nb.book import pairs
 
     text = root / "book" / "text"
     text.mkdir(parents=True)

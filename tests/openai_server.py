@@ -17,8 +17,11 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from limo_nb.generation import Decoder, prompt_ids
-from limo_nb.profiles import Sampling
+from limo_nb.core.settings import Sampling
+from limo_nb.inference import (
+    Decoder,
+    prompt_ids,
+)
 
 DECODER = Decoder(sys.argv[1], "float32")
 LOCK = threading.Lock()

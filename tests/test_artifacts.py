@@ -12,8 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb import Run, artifacts
-from limo_nb.artifacts import MissingArtifact, code_digest, write_json
+from limo_nb import Run
+from limo_nb.core import (
+    files,
+    machine,
+    runs,
+)
+from limo_nb.core.digests import code_digest
+from limo_nb.core.files import write_json
+from limo_nb.core.runs import MissingArtifact
 
 LIMIT = 3
 
@@ -111,9 +118,9 @@ def test_runs_lie_beside_the_toc_wherever_one_starts(tmp_path: Path, monkeypatch
     (tmp_path / "_toc.yml").touch()
     (tmp_path / "book" / "deep").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "book" / "deep")
-    assert artifacts.runs_root() == tmp_path / "runs"
+    assert runs.runs_root() == tmp_path / "runs"
     monkeypatch.setenv("LIMO_NB_RUNS", "elsewhere")
-    assert artifacts.runs_root() == tmp_path / "book" / "deep" / "elsewhere"
+    assert runs.runs_root() == tmp_path / "book" / "deep" / "elsewhere"
 
 
 # ---------------------------------------------------------------- kills
@@ -209,7 +216,7 @@ def package(tmp_path: Path) -> Path:
     """A copy of the package with four small modules more; its folder."""
     home = tmp_path / "limo_nb"
     home.mkdir()
-    source = Path(artifacts.__file__).parent
+    source = Path(files.__file__).parent
     for name in ("__init__.py", "artifacts.py", "profiles.py"):
         (home / name).write_text((source / name).read_text())
     for name, text in MODULES.items():
@@ -220,7 +227,7 @@ def package(tmp_path: Path) -> Path:
 def digest(package: Path, code: str) -> str:
     """The digest of function `f` of a script with `code`, in a fresh process."""
     script = package.parent / "script.py"
-    script.write_text(textwrap.dedent(code) + "\nfrom limo_nb.artifacts import code_digest\n"
+    script.write_text(textwrap.dedent(code) + "\nfrom limo_nb.core.runs import code_digest\n"
                       "print(code_digest(f))\n")  # fmt: skip
     command = [sys.executable, script]
     environment = {**os.environ, "PYTHONPATH": str(package.parent)}
@@ -289,6 +296,6 @@ def test_digest_sees_through_partials_and_closures() -> None:
 
 
 def test_hardware_names_processor_cores_memory_and_accelerators() -> None:
-    parts = artifacts.hardware().split(", ")
+    parts = machine.hardware().split(", ")
     assert "cores" in parts[1] and "GiB" in parts[2]
     assert parts[-1] == "no GPU" or "×" in parts[-1]

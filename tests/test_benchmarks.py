@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb import benchmarks, problems
-from limo_nb.lock import locked
+from limo_nb.core import paper as problems
+from limo_nb.core.pins import locked
+from limo_nb.evaluation import benchmarks
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared" / "data"
@@ -150,7 +151,7 @@ def test_a_file_that_is_nowhere_is_told_with_the_way_out(home):
 FETCH = """
 import json, sys
 from limo_nb import benchmarks
-from limo_nb.lock import locked
+from limo_nb.core.pins import locked
 name, url, hub = sys.argv[1:]
 sources = benchmarks._facts()["_sources"]
 if url:

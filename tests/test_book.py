@@ -19,7 +19,12 @@ import yaml
 from conftest import make_toy
 from rich.console import Console
 
-from limo_nb import book, pairs, profiles, render
+from limo_nb.book import (
+    pairs,
+    render,
+    run,
+)
+from limo_nb.core import settings
 
 SMOKE = "smoke"
 
@@ -32,7 +37,7 @@ def said(console: Console) -> str:
     return console.file.getvalue()
 
 
-def executed(outcomes: list[book.Outcome]) -> list[int]:
+def executed(outcomes: list[run.Outcome]) -> list[int]:
     return [outcome.chapter.number for outcome in outcomes if outcome.executed]
 
 
@@ -44,27 +49,27 @@ def edit(path: Path, old: str, new: str) -> None:
 # ---------------------------------------------------------------- running
 def test_chapters_run_once_and_again_when_code_changes(toy: Path) -> None:
     console = quiet()
-    assert executed(book.run_chapters(SMOKE, root=toy, console=console)) == [1, 2]
+    assert executed(run.run_chapters(SMOKE, root=toy, console=console)) == [1, 2]
     assert "01-first: executed in" in said(console)
-    path = book.executed_path(toy, SMOKE, book.chapters(toy)[0])
+    path = run.executed_path(toy, SMOKE, run.chapters(toy)[0])
     assert "squares: 5" in path.read_text()
-    assert book.record(path)["hardware"] and not list(path.parent.glob("*partial*"))
+    assert run.record(path)["hardware"] and not list(path.parent.glob("*partial*"))
 
     console = quiet()
-    assert executed(book.run_chapters(SMOKE, root=toy, console=console)) == []
+    assert executed(run.run_chapters(SMOKE, root=toy, console=console)) == []
     assert said(console).count("unchanged since its run") == 2
 
     text = toy / "book" / "text"
     edit(text / "01-first.md", "Numbers come", "All numbers come")  # prose: no run
     pairs.sync(toy)
-    assert executed(book.run_chapters(SMOKE, root=toy, console=quiet())) == []
+    assert executed(run.run_chapters(SMOKE, root=toy, console=quiet())) == []
 
     edit(text / "02-second.md", "slowly", "in_steps")
     pairs.sync(toy)
-    assert executed(book.run_chapters(SMOKE, root=toy, console=quiet())) == [2]
-    assert executed(
-        book.run_chapters(SMOKE, only=1, force=True, root=toy, console=quiet())
-    ) == [1]
+    assert executed(run.run_chapters(SMOKE, root=toy, console=quiet())) == [2]
+    assert executed(run.run_chapters(SMOKE, only=1, force=True, root=toy, console=quiet())) == [
+        1
+    ]
 
 
 def test_key_follows_profile_overrides_data_and_earlier_chapters(
@@ -72,7 +77,7 @@ def test_key_follows_profile_overrides_data_and_earlier_chapters(
 ) -> None:
     def now(**overrides: object) -> dict[str, str]:
         dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-        return book.keys(book.chapters(toy), profiles.load(SMOKE, dotted))
+        return run.keys(run.chapters(toy), settings.load(SMOKE, dotted))
 
     first = now()
     assert first == now()
@@ -90,8 +95,8 @@ def test_key_follows_profile_overrides_data_and_earlier_chapters(
 def test_failure_names_chapter_cell_reason_and_command(toy: Path) -> None:
     edit(toy / "book" / "text" / "02-second.md", "time.sleep", "time.slip")
     pairs.sync(toy)
-    with pytest.raises(book.ChapterFailed) as caught:
-        book.run_chapters(SMOKE, root=toy, console=quiet())
+    with pytest.raises(run.ChapterFailed) as caught:
+        run.run_chapters(SMOKE, root=toy, console=quiet())
     message = str(caught.value)
     for part in (
         "chapter 2 (02-second) failed in cell",
@@ -106,33 +111,33 @@ def test_failure_names_chapter_cell_reason_and_command(toy: Path) -> None:
 
     edit(toy / "book" / "text" / "02-second.md", "time.slip", "time.sleep")
     pairs.sync(toy)
-    assert executed(book.run_chapters(SMOKE, root=toy, console=quiet())) == [2]
+    assert executed(run.run_chapters(SMOKE, root=toy, console=quiet())) == [2]
     assert not (folder / "02-second.failed.ipynb").exists()
 
 
 def test_missing_upstream_says_which_command_makes_it(toy: Path) -> None:
-    with pytest.raises(book.ChapterFailed, match="limo-nb run --profile smoke --until 3"):
-        book.run_chapters(SMOKE, only=2, root=toy, console=quiet())
+    with pytest.raises(run.ChapterFailed, match="limo-nb run --profile smoke --until 3"):
+        run.run_chapters(SMOKE, only=2, root=toy, console=quiet())
 
 
 @pytest.mark.parametrize("wrong", [{"only": 9}, {"from_": 0}, {"until": 3}])
 def test_unknown_chapter_is_refused(toy: Path, wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"no chapter \d; there are \[1, 2\]"):
-        book.run_chapters(SMOKE, root=toy, console=quiet(), **wrong)
+        run.run_chapters(SMOKE, root=toy, console=quiet(), **wrong)
 
 
 def test_chapter_of_the_toc_without_notebook_is_named(toy: Path) -> None:
     (toy / "book" / "02-second.ipynb").unlink()
     with pytest.raises(FileNotFoundError, match="make sync"):
-        book.run_chapters(SMOKE, root=toy, console=quiet())
-    assert executed(book.run_chapters(SMOKE, until=1, root=toy, console=quiet())) == [1]
+        run.run_chapters(SMOKE, root=toy, console=quiet())
+    assert executed(run.run_chapters(SMOKE, until=1, root=toy, console=quiet())) == [1]
 
 
 def test_second_process_is_refused(toy: Path) -> None:
     home = toy / "runs" / SMOKE / "book"
     home.mkdir(parents=True)
-    with book._alone(home), pytest.raises(BlockingIOError, match="another `limo-nb run`"):
-        book.run_chapters(SMOKE, root=toy, console=quiet())
+    with run._alone(home), pytest.raises(BlockingIOError, match="another `limo-nb run`"):
+        run.run_chapters(SMOKE, root=toy, console=quiet())
 
 
 def test_kernel_is_this_environment_s(toy: Path, tmp_path: Path, monkeypatch) -> None:
@@ -149,8 +154,8 @@ def test_kernel_is_this_environment_s(toy: Path, tmp_path: Path, monkeypatch) ->
         "pool.path)\nimport sys; print(sys.prefix)\n```",
     )
     pairs.sync(toy)
-    book.run_chapters(SMOKE, only=1, root=toy, console=quiet())
-    path = book.executed_path(toy, SMOKE, book.chapters(toy)[0])
+    run.run_chapters(SMOKE, only=1, root=toy, console=quiet())
+    path = run.executed_path(toy, SMOKE, run.chapters(toy)[0])
     assert sys.prefix in path.read_text()
 
 
@@ -211,7 +216,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("npm") is None and not list(render.cache_folder().glob("mathjax*")):
         pytest.skip("npm is not installed and MathJax not cached")
     root = make_toy(tmp_path_factory.mktemp("site") / "toy")
-    book.run_chapters(SMOKE, root=root, console=quiet())
+    run.run_chapters(SMOKE, root=root, console=quiet())
     render.render(SMOKE, root=root, console=quiet())
     return root
 
@@ -224,7 +229,7 @@ def test_page_carries_the_run_s_outputs_and_its_footer(site: Path) -> None:
     first = page(site, "01-first")
     assert re.search(r"Numbers come from the run: <span[^>]*>5</span> squares", first)
     assert "squares: 5 in runs/smoke/pool/" in first  # as in any clone, not as on this machine
-    known = book.record(book.executed_path(site, SMOKE, book.chapters(site)[0]))
+    known = run.record(run.executed_path(site, SMOKE, run.chapters(site)[0]))
     for part in ("<b>smoke</b>", known["commit"], known["started"][:10], known["hardware"],
                  f"torch {known['versions']['torch']}"):  # fmt: skip
         assert part in first, part
@@ -305,7 +310,7 @@ def test_second_render_does_nothing_and_new_prose_needs_no_run(site: Path) -> No
 
 
 def test_warning_fails_the_build_again_and_again(toy: Path) -> None:
-    book.run_chapters(SMOKE, root=toy, console=quiet())
+    run.run_chapters(SMOKE, root=toy, console=quiet())
     edit(toy / "book" / "index.md", "01-first.ipynb", "nowhere.ipynb")
     for _ in range(2):
         with pytest.raises(render.RenderFailed, match="nowhere"):
@@ -315,7 +320,7 @@ def test_warning_fails_the_build_again_and_again(toy: Path) -> None:
 def test_chapter_without_its_run_is_not_rendered(toy: Path) -> None:
     with pytest.raises(render.RenderFailed, match="limo-nb run --profile smoke --until 1"):
         render.render(SMOKE, root=toy, console=quiet())
-    book.run_chapters(SMOKE, root=toy, console=quiet())
+    run.run_chapters(SMOKE, root=toy, console=quiet())
     edit(toy / "book" / "text" / "02-second.md", "slowly", "in_steps")
     pairs.sync(toy)
     with pytest.raises(render.RenderFailed, match="changed since it was run"):
@@ -335,7 +340,7 @@ def test_absent_npm_and_damaged_archive_are_named(tmp_path: Path, monkeypatch) -
 
 
 def test_hub_button_is_added_on_request(toy: Path, monkeypatch) -> None:
-    book.run_chapters(SMOKE, root=toy, console=quiet())
+    run.run_chapters(SMOKE, root=toy, console=quiet())
     without = render.assemble(toy, SMOKE, toy / "_build" / "a")
     monkeypatch.setenv("LIMO_NB_HUB", "https://hub.example.org")
     assert render.assemble(toy, SMOKE, toy / "_build" / "a") != without

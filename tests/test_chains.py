@@ -4,9 +4,24 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from limo_nb import chains
-from limo_nb.chains import DIMENSIONS, Scale, keywords, measure, role, score
-from limo_nb.generation import token_counter
+from limo_nb.chains import (
+    choice,
+    collection,
+    measures,
+    scoring,
+)
+from limo_nb.chains.measures import (
+    measure,
+    role,
+)
+from limo_nb.chains.scoring import (
+    DIMENSIONS,
+    Scale,
+    keywords,
+    score,
+)
+from limo_nb.grading import verifiers
+from limo_nb.inference import token_counter
 
 LAB = (
     "1) 2*3=6. Check: 2*3=6, right.\n"
@@ -19,15 +34,15 @@ BARE = "1) 2*3=6.\n2) 6-2=4.\n3) 4-8=6.\nAnswer: \\boxed{6}"
 
 # ---------------------------------------------------------------- words
 def test_weights_are_the_published_ones():
-    assert chains.weights() == {
+    assert scoring.weights() == {
         "length": 0.30, "verification": 0.20, "exploration": 0.25, "granularity": 0.25,
     }  # fmt: skip
 
 
 def test_no_word_stands_twice_and_every_group_has_a_reason_and_both_languages():
-    found = [word for name in DIMENSIONS for word in chains.words(name)]
+    found = [word for name in DIMENSIONS for word in scoring.words(name)]
     assert len(found) == len(set(found))
-    rules = chains.settings()
+    rules = scoring.settings()
     assert all(rule["reason"] for rule in rules["dimensions"].values())
     for name in (*DIMENSIONS, "backtracks"):
         for group in rules.get(name, rules["dimensions"].get(name))["words"]:
@@ -37,10 +52,10 @@ def test_no_word_stands_twice_and_every_group_has_a_reason_and_both_languages():
 
 @pytest.mark.parametrize("name", ["verification", "exploration", "granularity", "backtracks"])
 def test_every_word_of_the_lists_is_found(name):
-    for word in chains.words(name):
+    for word in scoring.words(name):
         text = f"x {word.rstrip('*')} y" if word.isascii() else f"我{word}你"
         start = text.index(word.rstrip("*"))
-        assert (start, start + len(word.rstrip("*"))) in list(chains._found(name, text)), word
+        assert (start, start + len(word.rstrip("*"))) in list(scoring._found(name, text)), word
 
 
 @pytest.mark.parametrize(
@@ -89,7 +104,7 @@ def test_keywords_do_not_overlap_and_point_into_the_text():
     ],
 )
 def test_count_words(text, words):
-    assert chains.count_words(text) == words
+    assert scoring.count_words(text) == words
 
 
 # ---------------------------------------------------------------- score
@@ -118,7 +133,7 @@ def test_counts_are_relative_to_length():
 
 
 def test_total_is_the_weighted_sum():
-    result = chains.ChainScore(length=1, verification=0.5, exploration=0.2, granularity=0)
+    result = scoring.ChainScore(length=1, verification=0.5, exploration=0.2, granularity=0)
     assert result.total == pytest.approx(0.30 + 0.10 + 0.05)
 
 
@@ -195,7 +210,7 @@ def test_steps_of_a_chain_without_labels_are_its_equations():
     ],
 )
 def test_repetition(text, share):
-    assert chains.repetition(text) == pytest.approx(share)
+    assert measures.repetition(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +224,7 @@ def test_repetition(text, share):
     ],
 )
 def test_mixing(text, share):
-    assert chains.mixing(text) == pytest.approx(share)
+    assert measures.mixing(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +241,7 @@ def test_mixing(text, share):
     ],
 )
 def test_a_text_that_stops_before_its_end_is_recognised(text, cut):
-    assert chains.looks_cut(text) is cut
+    assert measures.looks_cut(text) is cut
 
 
 def test_what_the_engine_said_of_the_end_goes_before_the_text():
@@ -247,7 +262,7 @@ def test_what_the_engine_said_of_the_end_goes_before_the_text():
     ],
 )
 def test_first_right_statement(text, reference, end):
-    (found,) = chains.first_right([text], [reference])
+    (found,) = measures.first_right([text], [reference])
     expected = {None: len(text), 0: None}.get(end) if end in (None, 0) else (
         text.index(end) + len(end)
     )  # fmt: skip
@@ -256,24 +271,24 @@ def test_first_right_statement(text, reference, end):
 
 def test_share_behind_the_first_right_answer():
     text = "one two three answer is \\boxed{6} and four more words here now"
-    (place,) = chains.first_right([text.replace(" and", ".\nand")], ["6"])
+    (place,) = measures.first_right([text.replace(" and", ".\nand")], ["6"])
     share = measure(text.replace(" and", ".\nand"), place).after_answer
-    assert share == pytest.approx(6 / chains.count_words(text))
+    assert share == pytest.approx(6 / scoring.count_words(text))
 
 
 def test_share_behind_the_answer_in_tokens():
     count = token_counter("lab:foundation")
-    assert count("12 + 3") > chains.count_words("12 + 3")  # digits are tokens of their own
+    assert count("12 + 3") > scoring.count_words("12 + 3")  # digits are tokens of their own
     text = "12 + 3 = 15. The answer is \\boxed{15}. Check: 15 - 3 = 12."
-    (place,) = chains.first_right([text], ["15"])
+    (place,) = measures.first_right([text], ["15"])
     expected = count(" Check: 15 - 3 = 12.") / count(text)
     assert (
         0 < measure(text, place, count=count).after_answer == pytest.approx(expected, abs=0.05)
     )
     attempts = Dataset.from_list([attempt("a", 0, text)])
     asked = problems("a").map(lambda row: {"answer": "15"})
-    (row,) = chains.collect(asked, attempts, count=count)
-    (graded,) = chains.graded(
+    (row,) = collection.collect(asked, attempts, count=count)
+    (graded,) = choice.graded(
         [{"question": "?", "solution": text, "answer": "15"}], count=count
     )
     assert (
@@ -285,7 +300,7 @@ def test_share_behind_the_answer_in_tokens():
 
 
 def test_sentences_split_chinese_and_keep_list_labels():
-    assert chains.SENTENCE.findall("2. 先算。再检查。\n3.5 is kept. Done") == [
+    assert verifiers.SENTENCE.findall("2. 先算。再检查。\n3.5 is kept. Done") == [
         "2. 先算。", "再检查。", "3.5 is kept.", "Done",
     ]  # fmt: skip
 
@@ -321,7 +336,7 @@ def test_collect_keeps_different_correct_finished_chains():
             attempt("a", 3, LAB + " cut", finished=False),
         ]
     )
-    found = chains.collect(problems("a", "b"), attempts)
+    found = collection.collect(problems("a", "b"), attempts)
     assert list(zip(found["question_id"], found["sample"], strict=True)) == [("a", 0), ("b", 0)]
     row = found[0]
     assert row["question"] == "What is a?" and row["solution"] == BARE and row["level"] == 3
@@ -332,8 +347,8 @@ def test_collect_keeps_different_correct_finished_chains():
 
 def test_collect_is_independent_of_order():
     rows = [attempt(n, s, t) for n in "ab" for s, t in enumerate((LAB, BARE))]
-    one = chains.collect(problems("a", "b"), Dataset.from_list(rows))
-    other = chains.collect(problems("b", "a"), Dataset.from_list(rows[::-1]))
+    one = collection.collect(problems("a", "b"), Dataset.from_list(rows))
+    other = collection.collect(problems("b", "a"), Dataset.from_list(rows[::-1]))
     assert one.to_list() == other.to_list()
 
 
@@ -346,7 +361,7 @@ def test_collect_is_independent_of_order():
 )
 def test_collect_says_what_is_wrong(rows, message):
     with pytest.raises(ValueError, match=message):
-        chains.collect(problems("a"), Dataset.from_list(rows))
+        collection.collect(problems("a"), Dataset.from_list(rows))
 
 
 # ---------------------------------------------------------------- teachers
@@ -368,18 +383,18 @@ def test_chains_of_several_teachers_compete_for_a_question(tmp_path):
             "terse": [attempt("a", 0, BARE), attempt("b", 0, BARE), attempt("a", 1, LAB)],
         }
     )
-    attempts = chains.from_teachers(["strong", "terse"], solve, tmp_path)
+    attempts = collection.from_teachers(["strong", "terse"], solve, tmp_path)
     assert len(set(folders)) == 2  # each keeps its completions apart
-    found = chains.collect(problems("a", "b"), attempts)
+    found = collection.collect(problems("a", "b"), attempts)
     # the same text of two teachers counts once, for the first in alphabetical order
     assert [(r["question_id"], r["teacher"], r["sample"]) for r in found] == [
         ("a", "strong", 0), ("a", "terse", 0), ("b", "terse", 0),
     ]  # fmt: skip
-    best = chains.best_per_question(found)
+    best = choice.best_per_question(found)
     assert dict(zip(best["question_id"], best["teacher"], strict=True)) == {
         "a": "strong", "b": "terse",
     }  # fmt: skip
-    strong, terse = chains.teachers_table(attempts, found, best)
+    strong, terse = collection.teachers_table(attempts, found, best)
     assert [strong[k] for k in ("samples", "right", "chains", "chosen")] == [2, 1, 1, 1]
     assert [terse[k] for k in ("samples", "right", "chains", "chosen")] == [3, 3, 2, 1]
     assert strong["score"] > terse["score"]
@@ -388,7 +403,7 @@ def test_chains_of_several_teachers_compete_for_a_question(tmp_path):
 @pytest.mark.parametrize("teachers", [[], ["a", "a"]])
 def test_teachers_must_differ(teachers, tmp_path):
     with pytest.raises(ValueError, match="name one or more, each once"):
-        chains.from_teachers(teachers, taught({})[0], tmp_path)
+        collection.from_teachers(teachers, taught({})[0], tmp_path)
 
 
 # ---------------------------------------------------------------- choosing
@@ -408,22 +423,22 @@ def test_best_per_question_and_its_ties():
         ("b", 1, 0.7, 50), ("b", 0, 0.7, 50),  # then the earlier sample
         ("c", 0, 0.95, 10),
     )  # fmt: skip
-    assert keys(chains.best_per_question(found)) == [("c", 0), ("a", 2), ("b", 0)]
-    assert keys(chains.best_rows(found, 2)) == [("c", 0), ("a", 2)]
-    assert len(chains.best_rows(found, 10)) == 3
+    assert keys(choice.best_per_question(found)) == [("c", 0), ("a", 2), ("b", 0)]
+    assert keys(choice.best_rows(found, 2)) == [("c", 0), ("a", 2)]
+    assert len(choice.best_rows(found, 10)) == 3
     shuffled = found.shuffle(seed=1)
-    assert chains.best_rows(shuffled, 3).to_list() == chains.best_rows(found, 3).to_list()
+    assert choice.best_rows(shuffled, 3).to_list() == choice.best_rows(found, 3).to_list()
 
 
 def test_levels_take_one_chain_of_every_question_for_every_band():
     rows = [("a", s, s / 10, 50) for s in range(9)] + [("b", s, s / 20, 50) for s in range(5)]
-    found = chains.levels(table(*rows, ("few", 0, 0.9, 50)), bands=5)
+    found = choice.levels(table(*rows, ("few", 0, 0.9, 50)), bands=5)
     assert keys(found) == [(q, s) for i in range(5) for q, s in (("a", 2 * i), ("b", i))]
     assert found["band"] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_levels_of_the_pool_have_equal_sizes_and_rising_scores():
-    found = chains.levels(
+    found = choice.levels(
         table(*[(f"q{i}", 0, (i * 7 % 20) / 20, 5) for i in range(20)]), 4, "pool"
     )
     by_band = [[r["score"] for r in found if r["band"] == band] for band in (1, 2, 3, 4)]
@@ -434,12 +449,12 @@ def test_levels_of_the_pool_have_equal_sizes_and_rising_scores():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t: chains.best_rows(t, 0), "n is 0"),
-        (lambda t: chains.best_rows(t.select([]), 1), "no chains"),
-        (lambda t: chains.levels(t, 5), "no question has 5"),
-        (lambda t: chains.levels(t, 1), "at least two bands"),
-        (lambda t: chains.levels(t, 5, "pool"), "cannot fill"),
-        (lambda t: chains.levels(t, 5, "world"), "may be"),
+        (lambda t: choice.best_rows(t, 0), "n is 0"),
+        (lambda t: choice.best_rows(t.select([]), 1), "no chains"),
+        (lambda t: choice.levels(t, 5), "no question has 5"),
+        (lambda t: choice.levels(t, 1), "at least two bands"),
+        (lambda t: choice.levels(t, 5, "pool"), "cannot fill"),
+        (lambda t: choice.levels(t, 5, "world"), "may be"),
     ],
 )
 def test_choosing_says_what_is_wrong(call, message):
@@ -451,7 +466,7 @@ def test_choosing_says_what_is_wrong(call, message):
 def habitual(question, sample, tokens, rate, length=0.5):
     """A chain whose three habits all score `rate`."""
     parts = dict.fromkeys(DIMENSIONS, rate) | {"length": length}
-    total = sum(chains.weights()[name] * parts[name] for name in DIMENSIONS)
+    total = sum(scoring.weights()[name] * parts[name] for name in DIMENSIONS)
     return {"question_id": question, "sample": sample, "tokens": tokens, "score": total} | parts
 
 
@@ -461,10 +476,10 @@ def test_matched_levels_differ_in_habits_and_not_in_length():
         habitual("b", 0, 200, 0.5), habitual("b", 1, 210, 0.6), habitual("b", 2, 205, 0.2),
         habitual("none", 0, 50, 0.1), habitual("none", 1, 90, 0.9),  # too far apart
     ]  # fmt: skip
-    found = chains.matched_levels(Dataset.from_list(rows), 2, 0.1)
+    found = choice.matched_levels(Dataset.from_list(rows), 2, 0.1)
     assert keys(found) == [("a", 0), ("b", 2), ("a", 1), ("b", 1)]
     assert found["band"] == [1, 1, 2, 2]
-    assert chains.habits(rows[0]) == pytest.approx(0.1)
+    assert choice.habits(rows[0]) == pytest.approx(0.1)
 
 
 def test_matched_levels_of_random_chains_stay_within_the_tolerance():
@@ -473,14 +488,14 @@ def test_matched_levels_of_random_chains_stay_within_the_tolerance():
         habitual(f"q{i % 12}", i, int(rng.integers(60, 260)), rng.random(), rng.random())
         for i in range(240)
     ]
-    found = chains.matched_levels(Dataset.from_list(rows), 3, 0.15).to_list()
+    found = choice.matched_levels(Dataset.from_list(rows), 3, 0.15).to_list()
     for question in {row["question_id"] for row in found}:
         group = [row for row in found if row["question_id"] == question]
         lengths = [row["tokens"] for row in group]
         assert len(group) == 3 and max(lengths) <= 1.15 * min(lengths)
         assert [r["band"] for r in sorted(group, key=lambda r: r["habits"])] == [1, 2, 3]
     shuffled = Dataset.from_list(rows).shuffle(seed=3)
-    assert chains.matched_levels(shuffled, 3, 0.15).to_list() == found
+    assert choice.matched_levels(shuffled, 3, 0.15).to_list() == found
 
 
 @pytest.mark.parametrize(
@@ -494,7 +509,7 @@ def test_matched_levels_of_random_chains_stay_within_the_tolerance():
 def test_matched_levels_say_what_is_missing(bands, tolerance, message):
     rows = [habitual("a", 0, 100, 0.1), habitual("a", 1, 200, 0.2)]
     with pytest.raises(ValueError, match=message):
-        chains.matched_levels(Dataset.from_list(rows), bands, tolerance)
+        choice.matched_levels(Dataset.from_list(rows), bands, tolerance)
 
 
 # ---------------------------------------------------------------- rows of a file
@@ -503,23 +518,23 @@ def test_graded_rows_keep_their_order_and_get_levels():
     rows = [
         {"question": "ab"[i % 2], "solution": t, "answer": "6"} for i, t in enumerate(texts)
     ]
-    found = chains.graded(rows, bands=5)
+    found = choice.graded(rows, bands=5)
     assert sorted(row["level"] for row in found) == [1, 2, 3, 4, 5]
     # better means a higher level; of the two equal texts the earlier one
     assert found[1]["level"] == found[3]["level"] + 1
     ranked = sorted(found, key=lambda row: row["level"])
     assert [r["score"] for r in ranked] == sorted(r["score"] for r in found)
     assert found[0]["after_answer"] == 0 and found[4]["after_answer"] is None
-    inside = chains.graded(rows, bands=3, within="question")
+    inside = choice.graded(rows, bands=3, within="question")
     assert [row["level"] is None for row in inside] == [False, True, False, True, False]
     with pytest.raises(ValueError, match="may be"):
-        chains.graded(rows, within="world")
+        choice.graded(rows, within="world")
 
 
 def test_levels_and_control_as_far_as_the_chains_allow():
     def sets(samples):
         rows = [habitual(f"q{q}", s, 100 + s, s / 9) for q in range(12) for s in range(samples)]
-        return chains.levels_and_control(Dataset.from_list(rows))
+        return choice.levels_and_control(Dataset.from_list(rows))
 
     assert {name: max(found["band"]) for name, found in sets(6).items()} == {
         "levels": 5, "matched": 2,
@@ -527,4 +542,4 @@ def test_levels_and_control_as_far_as_the_chains_allow():
     assert max(sets(3)["levels"]["band"]) == 3
     assert sets(1) == {}
     apart = [habitual("a", 0, 100, 0.1), habitual("a", 1, 200, 0.2)]
-    assert list(chains.levels_and_control(Dataset.from_list(apart))) == ["levels"]
+    assert list(choice.levels_and_control(Dataset.from_list(apart))) == ["levels"]

@@ -15,10 +15,16 @@ import pytest
 from conftest import ROOT
 from pyarrow.parquet import read_table
 
-from limo_nb import book, pairs
-from limo_nb.artifacts import CHAPTER_OF, MissingArtifact
+from limo_nb.book import (
+    pairs,
+    run,
+)
+from limo_nb.core.runs import (
+    CHAPTER_OF,
+    MissingArtifact,
+)
 
-CHAPTERS = book.chapters(ROOT)
+CHAPTERS = run.chapters(ROOT)
 NAMES = [chapter.name for chapter in CHAPTERS]
 LINES, COLUMNS = 25, 88
 # The sections on real input run where there is any (`make book` shows them without).
@@ -50,13 +56,13 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
     for variable, value in REAL.items():
         monkeypatch.setenv(variable, value)
     try:
-        outcomes = book.run_chapters("smoke", until=NAMES.index(name) + 1, root=ROOT)
-    except book.ChapterFailed as error:
+        outcomes = run.run_chapters("smoke", until=NAMES.index(name) + 1, root=ROOT)
+    except run.ChapterFailed as error:
         failed.append(name)
         pytest.fail(str(error), pytrace=False)
     assert outcomes[-1].chapter.name == name
-    executed = book.read_notebook(book.executed_path(ROOT, "smoke", outcomes[-1].chapter))
-    for cell in book.code_cells(executed):
+    executed = run.read_notebook(run.executed_path(ROOT, "smoke", outcomes[-1].chapter))
+    for cell in run.code_cells(executed):
         assert cell.execution_count is not None or not cell.source.strip()
         for output in cell.outputs:
             assert output.output_type != "error"
@@ -150,7 +156,7 @@ def start(runs: Path) -> subprocess.Popen:
     )
 
 
-def kill_inside(chapter: book.Chapter, runs: Path, seconds: float) -> None:
+def kill_inside(chapter: run.Chapter, runs: Path, seconds: float) -> None:
     """Start the book, and kill it `seconds` after `chapter` began."""
     process = start(runs)
     partial = runs / "smoke" / "book" / f".{chapter.name}.partial.ipynb"
@@ -196,7 +202,7 @@ def test_killed_in_every_chapter_the_book_ends_the_same(runs: Path, tmp_path: Pa
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
     finished = runs / "smoke" / "book"
-    seconds = {name: book.record(finished / f"{name}.ipynb")["seconds"] for name in NAMES}
+    seconds = {name: run.record(finished / f"{name}.ipynb")["seconds"] for name in NAMES}
     cut = tmp_path / "cut"
     for chapter in CHAPTERS:
         before = settled(cut / "smoke")

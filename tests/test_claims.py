@@ -10,11 +10,23 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from limo_nb import claims, profiles
-from limo_nb.artifacts import Run, write_json
-from limo_nb.claims import CONTRADICTED, REPRODUCED, SHOWN, UNDECIDED, UNTESTED
+from limo_nb.core import settings
+from limo_nb.core.files import write_json
+from limo_nb.core.paper import published
+from limo_nb.core.runs import Run
+from limo_nb.evidence import (
+    measuring,
+    rules,
+    show,
+)
+from limo_nb.evidence.measuring import (
+    CONTRADICTED,
+    REPRODUCED,
+    SHOWN,
+    UNDECIDED,
+    UNTESTED,
+)
 from limo_nb.lab.world import IN_DOMAIN
-from limo_nb.problems import published
 
 CLAIM = {
     "id": "gain",
@@ -34,7 +46,7 @@ def accuracy(name: str, value: float, half: float = 0.03, group: str = "all", **
 
 
 def verdict(rows: list[dict], small: bool = True, **changes) -> tuple[str, str]:
-    (row,) = claims.judge([claims.Claim(**(CLAIM | changes))], {"evaluation": rows}, small)
+    (row,) = measuring.judge([rules.Claim(**(CLAIM | changes))], {"evaluation": rows}, small)
     return row["verdict"], row["reason"]
 
 
@@ -54,7 +66,7 @@ def verdict(rows: list[dict], small: bool = True, **changes) -> tuple[str, str]:
     ],
 )
 def test_condition_speaks_of_the_whole_interval(condition, low, high, outcome) -> None:
-    assert claims.Condition(value="x", **condition).test(low, high) is outcome
+    assert rules.Condition(value="x", **condition).test(low, high) is outcome
 
 
 @pytest.mark.parametrize(
@@ -89,7 +101,7 @@ def test_real_models_reproduce_rather_than_show() -> None:
 
 @pytest.mark.parametrize(("rows", "expected"), [(20, SHOWN), (500, UNTESTED)])
 def test_claim_presupposes_its_design(rows: int, expected: str) -> None:
-    claim = claims.Claim(
+    claim = rules.Claim(
         **CLAIM
         | {
             "values": {
@@ -100,8 +112,8 @@ def test_claim_presupposes_its_design(rows: int, expected: str) -> None:
         }
     )
     evaluation = [accuracy("limo", 0.8), accuracy("base", 0.3)]
-    sets = [claims._exact("limo", rows), claims._exact("bulk", 1000)]
-    (row,) = claims.judge([claim], {"evaluation": evaluation, "sets": sets})
+    sets = [measuring._exact("limo", rows), measuring._exact("bulk", 1000)]
+    (row,) = measuring.judge([claim], {"evaluation": evaluation, "sets": sets})
     assert row["verdict"] == expected
     assert row["measured"]["share"]["value"] == pytest.approx(rows / 10)
 
@@ -123,13 +135,13 @@ def test_faulty_ledger_is_named(tmp_path: Path, changes: dict, message: str) -> 
     row = {key: value for key, value in CLAIM.items() if key != "least"} | changes
     path.write_text(yaml.safe_dump({"least": CLAIM["least"], "claims": [row]}))
     with pytest.raises(ValueError, match="claim 'gain'") as error:
-        claims.load(path)
+        rules.load(path)
     assert message in str(error.value)
 
 
 # ---------------------------------------------------------------- this book's ledger
-def ledger(repository: Path) -> list[claims.Claim]:
-    return claims.load(repository / "book" / "claims.yml")
+def ledger(repository: Path) -> list[rules.Claim]:
+    return rules.load(repository / "book" / "claims.yml")
 
 
 def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None:
@@ -141,7 +153,7 @@ def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None
 
 
 def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) -> None:
-    mini = profiles.load("mini")
+    mini = settings.load("mini")
     tables = {
         "evaluation": (mini.evaluation.items * len(IN_DOMAIN), mini.sft.seeds),
         "ablations": (mini.evaluation.items * len(IN_DOMAIN), mini.ablations.seeds),
@@ -164,23 +176,23 @@ def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:
 
 def test_wrong_path_into_the_paper_s_figures_is_named() -> None:
     with pytest.raises(ValueError, match="no 'ablations.nothing.aime' .at 'nothing'"):
-        claims._figure("ablations.nothing.aime")
+        rules._figure("ablations.nothing.aime")
 
 
 def test_stored_verdict_that_disagrees_with_its_numbers_is_found(repository: Path) -> None:
     known = ledger(repository)
-    rows = claims.judge(known, made_up())
-    assert claims.disagreements(known, rows) == []
+    rows = measuring.judge(known, made_up())
+    assert measuring.disagreements(known, rows) == []
     rows = json.loads(json.dumps(rows))  # as they are stored
-    assert claims.disagreements(known, rows) == []
+    assert measuring.disagreements(known, rows) == []
     (row,) = [row for row in rows if row["id"] == "in-domain"]
     assert row["verdict"] == SHOWN
     row["measured"]["gain"]["low"] = 12.0
-    assert claims.disagreements(known, rows) == [
+    assert measuring.disagreements(known, rows) == [
         "in-domain: stored 'shown in miniature', its numbers say 'undecided'"
     ]
     row["id"] = "renamed"
-    assert len(claims.disagreements(known, rows)) == 2
+    assert len(measuring.disagreements(known, rows)) == 2
 
 
 def test_every_stored_run_agrees_with_the_ledger(repository: Path) -> None:
@@ -189,7 +201,7 @@ def test_every_stored_run_agrees_with_the_ledger(repository: Path) -> None:
         pytest.skip("no run of chapter 10 under runs/: `limo-nb run` makes one")
     for pointer in stored:
         rows = json.loads((pointer.parent / pointer.read_text() / "claims.json").read_text())
-        assert claims.disagreements(ledger(repository), rows) == [], pointer
+        assert measuring.disagreements(ledger(repository), rows) == [], pointer
 
 
 def made_up() -> dict[str, list[dict]]:
@@ -210,12 +222,12 @@ def made_up() -> dict[str, list[dict]]:
             accuracy("limo", 120, 9, group="out of domain"),
             accuracy("base", 6, 1, group="out of domain"),
         ],
-        "sets": [claims._exact("limo", 100), claims._exact("bulk", 5000)],
+        "sets": [measuring._exact("limo", 100), measuring._exact("bulk", 5000)],
     }
 
 
 def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
-    rows = claims.judge(ledger(repository), made_up())
+    rows = measuring.judge(ledger(repository), made_up())
     untested = [row["id"] for row in rows if row["verdict"] != SHOWN]
     assert untested == [claim.id for claim in ledger(repository) if claim.untested]
 
@@ -247,7 +259,7 @@ def table(**accuracies: float) -> list[dict]:
 
 
 def test_tables_of_an_empty_run_are_empty(run: Run) -> None:
-    assert claims.tables(run) == {}
+    assert measuring.tables(run) == {}
 
 
 def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
@@ -266,45 +278,45 @@ def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
     arms = {f"rows-{n}": n / 20 for n in (2, 4, 8)}
     leave(run, "ablations", table=table(**arms))
 
-    found = claims.tables(run)
+    found = measuring.tables(run)
     assert [row["value"] for row in found["sets"]] == [10, 10]
     assert [r["value"] for r in found["ablations"] if r["name"] == "rows-half"] == [0.2]
     lengths = {row["group"]: row for row in found["lengths"]}
     assert lengths["in domain"]["value"] == 2 and lengths["out of domain"]["value"] == 12
     assert lengths["all"]["items"] == 6 and lengths["all"]["seeds"] == 2
-    quantity = claims.Quantity(table="evaluation", name="limo", minus="base")
-    measured = claims.measure(quantity, found)
+    quantity = rules.Quantity(table="evaluation", name="limo", minus="base")
+    measured = measuring.measure(quantity, found)
     assert measured["paired"] and (measured["low"], measured["high"]) == (40, 60)
 
 
 def test_difference_of_independent_sides_is_as_wide_as_both() -> None:
-    quantity = claims.Quantity(table="t", name="a", minus="b")
+    quantity = rules.Quantity(table="t", name="a", minus="b")
     sides = [accuracy("a", 0.7, 0.03), accuracy("b", 0.2, 0.04)]
-    found = claims.measure(quantity, {"t": sides})
+    found = measuring.measure(quantity, {"t": sides})
     assert (found["value"], found["low"], found["high"]) == pytest.approx((50, 45, 55))
 
 
 def test_mean_interval_covers_and_narrows() -> None:
     values = np.random.default_rng(1).normal(50, 10, 4000)
-    mean, low, high = claims.mean_interval(values)
+    mean, low, high = measuring.mean_interval(values)
     assert low < 50 < high and low < mean < high and high - low < 1
-    assert claims.mean_interval(values) == (mean, low, high)
+    assert measuring.mean_interval(values) == (mean, low, high)
     with pytest.raises(ValueError, match="no values"):
-        claims.mean_interval(np.array([]))
+        measuring.mean_interval(np.array([]))
 
 
 def test_ledger_table_escapes_and_shows_verdicts(repository: Path) -> None:
     known = ledger(repository)
-    rows = claims.judge(known, made_up())
-    html = claims.ledger_html(known, rows)
+    rows = measuring.judge(known, made_up())
+    html = show.ledger_html(known, rows)
     assert html.count("<tr>") == len(known) + 1
-    assert html.count("<b>shown in miniature</b>") == claims.tally(rows)[SHOWN]
-    evil = claims.Claim(**CLAIM | {"title": "<script>"})
-    assert "<script>" not in claims.ledger_html([evil])
+    assert html.count("<b>shown in miniature</b>") == show.tally(rows)[SHOWN]
+    evil = rules.Claim(**CLAIM | {"title": "<script>"})
+    assert "<script>" not in show.ledger_html([evil])
 
 
 def test_margins_are_drawn_where_something_was_measured(repository: Path) -> None:
     known = ledger(repository)
-    assert claims.margins(known, claims.judge(known, {}), "nothing") is None
-    figure = claims.margins(known, claims.judge(known, made_up()), "All claims held")
+    assert show.margins(known, measuring.judge(known, {}), "nothing") is None
+    figure = show.margins(known, measuring.judge(known, made_up()), "All claims held")
     assert len(figure.axes[0].get_yticklabels()) >= 10

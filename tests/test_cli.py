@@ -19,9 +19,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from limo_nb import Run, doctor, profiles
-from limo_nb.artifacts import write_json
-from limo_nb.cli import base, book
+from limo_nb import Run
+from limo_nb.cli import (
+    base,
+    book,
+    checks,
+)
+from limo_nb.core import settings
+from limo_nb.core.files import write_json
 
 ROWS = [
     {"model": "base", "group": "in domain", "accuracy": 0.25, "low": 0.2, "high": 0.31,
@@ -148,7 +153,7 @@ def test_doctor_says_what_is_there_and_what_each_profile_lacks(tmp_path: Path) -
     ],
 )
 def test_what_a_profile_lacks(overrides: dict, lacks: str) -> None:
-    assert doctor.missing(profiles.load("smoke", overrides))[0] == lacks
+    assert checks.missing(settings.load("smoke", overrides))[0] == lacks
 
 
 # ---------------------------------------------------------------- dependencies agree

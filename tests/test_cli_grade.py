@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from limo_nb import rows as files
 from limo_nb.cli import app
+from limo_nb.core import records as files
 
 GOOD = [
     {"gold": "x/2", "response": r"\boxed{0.5x}", "label": True, "id": "one"},

@@ -13,9 +13,11 @@ from test_cli import limo_nb as command
 from tiny import tiny_model
 from typer.testing import CliRunner
 
-from limo_nb import lab, problems, selection
+from limo_nb import lab
 from limo_nb.cli import app
-from limo_nb.rows import records
+from limo_nb.core.records import records
+from limo_nb.problems import sources
+from limo_nb.selection import choice
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -312,7 +314,7 @@ def test_sample_names_the_command_that_installs_an_engine(tmp_path):
 
 
 def test_select_balances_and_explains(tmp_path):
-    pool = problems.COLUMNS
+    pool = sources.COLUMNS
     rows = [
         {**row, "subject": "A" if n < 9 else "B", "level": 1}
         for n, row in enumerate(lab.pool(12, 1))
@@ -333,9 +335,9 @@ def test_select_by_embeddings_of_a_local_model(tmp_path):
     model = str(tiny_model(tmp_path / "model"))
     facts = call("select", file, "-k", 4, "--embed", model, "--out", tmp_path / "e.jsonl")
     assert facts["compared by"] == f"embeddings of {model}"
-    pool = problems.read_problems(file)
-    vectors = selection.embed(pool["question"][:], model)
-    wanted = selection.balanced(pool, 4, 0, vectors)
+    pool = sources.read_problems(file)
+    vectors = choice.embed(pool["question"][:], model)
+    wanted = choice.balanced(pool, 4, 0, vectors)
     assert [row["id"] for row in rows_of(tmp_path / "e.jsonl")] == wanted["id"][:]
     assert call("select", file, "-k", 4)["compared by"] == "TF-IDF"
 

@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from limo_nb import decoding, evaluation, profiles
-from limo_nb.artifacts import Artifact
-from limo_nb.profiles import Sampling
-from limo_nb.sft import report
-from limo_nb.sft.encoding import IGNORED, Encoded
+from limo_nb.book import sft_report
+from limo_nb.core import settings as profiles
+from limo_nb.core.runs import Artifact
+from limo_nb.core.settings import Sampling
+from limo_nb.evaluation import (
+    attempts,
+    estimates,
+)
+from limo_nb.experiments import decoding
+from limo_nb.sft.encoding import (
+    IGNORED,
+    Encoded,
+)
 
 
 def results(lengths: list[int], correct: list[bool | None]) -> Dataset:
@@ -22,7 +30,7 @@ def results(lengths: list[int], correct: list[bool | None]) -> Dataset:
          "finished": True}
         for number, (tokens, right) in enumerate(zip(lengths, correct, strict=True))
     ]  # fmt: skip
-    return Dataset.from_list(rows, features=evaluation.RESULTS)
+    return Dataset.from_list(rows, features=attempts.RESULTS)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +48,13 @@ def test_cut_is_what_a_smaller_limit_would_leave(limit, right, cut) -> None:
     assert list(shorter["correct"]) == right
     assert list(shorter["finished"]).count(False) == cut
     assert max(shorter["tokens"]) <= limit
-    assert shorter.features == evaluation.RESULTS
+    assert shorter.features == attempts.RESULTS
 
 
 def test_accuracy_never_falls_with_a_larger_limit() -> None:
     rng = np.random.default_rng(0)
     table = results(rng.integers(1, 60, 40).tolist(), (rng.random(40) < 0.6).tolist())
-    values = [evaluation.accuracy([decoding.cut(table, n)]).value for n in range(1, 64, 3)]
+    values = [estimates.accuracy([decoding.cut(table, n)]).value for n in range(1, 64, 3)]
     assert values == sorted(values) and values[0] == 0 < values[-1]
 
 
@@ -96,7 +104,7 @@ def test_what_the_chapter_says_of_its_tables() -> None:
 
 def test_pass_and_cons_start_at_one_sample() -> None:
     rows = samples("aabc", "1") + samples("cbba", "2") + samples("aaaa", "3")
-    table = Dataset.from_list(rows, features=evaluation.RESULTS)
+    table = Dataset.from_list(rows, features=attempts.RESULTS)
     series = decoding.by_votes(table, [1, 2, 4])
     several, majority, one = series.values()
     assert several[0] == majority[0] == one[0] == one[2]
@@ -119,9 +127,9 @@ def test_compared_speaks_of_the_whole_interval(mine, theirs, word) -> None:
 
 def test_losses_by_part_take_mean_and_range_of_the_runs() -> None:
     logs = [[{"loss": loss} for loss in run] for run in ([4, 2, 1, 1], [2, 2, 3, 1])]
-    assert report.losses_by_part(logs, 2) == [(2.5, 2.0, 3.0), (1.5, 1.0, 2.0)]
+    assert sft_report.losses_by_part(logs, 2) == [(2.5, 2.0, 3.0), (1.5, 1.0, 2.0)]
     with pytest.raises(ValueError, match="4 steps cannot be cut into 5"):
-        report.losses_by_part(logs, 5)
+        sft_report.losses_by_part(logs, 5)
 
 
 def test_summary_reads_what_a_run_left(tmp_path) -> None:
@@ -130,7 +138,7 @@ def test_summary_reads_what_a_run_left(tmp_path) -> None:
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     done = {"rows": 7, "steps": 3, "seconds": 3, "peak_memory_gib": 0.5}
     (tmp_path / "done.json").write_text(json.dumps(done))
-    row = report.summary(tmp_path)
+    row = sft_report.summary(tmp_path)
     assert (row["first loss"], row["last loss"], row["tokens/s"]) == (3.0, 1.0, 30.0)
     assert (row["training (s)"], row["GiB a rank"]) == (3, 0.5)
 
@@ -144,9 +152,9 @@ class Letters:
 
 def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
     row = Encoded(list(map(ord, "<a\n")), [IGNORED, ord("a"), ord("\n")])
-    html = report.tokens_html(Letters(), row)
+    html = sft_report.tokens_html(Letters(), row)
     assert "&lt;" in html and "<a" not in html and "↵" in html
-    assert html.count(report.LEARNT) == 2 and html.count(report.CONTEXT) == 1
+    assert html.count(sft_report.LEARNT) == 2 and html.count(sft_report.CONTEXT) == 1
 
 
 def samples(answers: str, item: str) -> list[dict]:
@@ -170,7 +178,7 @@ def samples(answers: str, item: str) -> list[dict]:
     ],
 )
 def test_votes_are_taken_from_every_run_of_neighbours(answers, votes, right) -> None:
-    table = Dataset.from_list(samples(answers, "x y"), features=evaluation.RESULTS)
+    table = Dataset.from_list(samples(answers, "x y"), features=attempts.RESULTS)
     winners = decoding.voted(table, votes)
     assert list(winners["correct"]) == right
     assert list(winners["sample"]) == [0, 1, 2] and set(winners["id"]) == {"x y"}
@@ -178,17 +186,17 @@ def test_votes_are_taken_from_every_run_of_neighbours(answers, votes, right) -> 
 
 def test_one_voter_has_the_accuracy_of_a_sample() -> None:
     rows = samples("aabc", "1") + samples("cbba", "2") + samples("aaaa", "3")
-    table = Dataset.from_list(rows, features=evaluation.RESULTS)
-    one, single = (evaluation.accuracy([t]) for t in (decoding.voted(table, 1), table))
+    table = Dataset.from_list(rows, features=attempts.RESULTS)
+    one, single = (estimates.accuracy([t]) for t in (decoding.voted(table, 1), table))
     assert one == single
 
 
 def test_loaded_tables_are_one_sample_of_items(tmp_path) -> None:
     rows = samples("a", "1") + [{**row, "benchmark": "c"} for row in samples("b", "2")]
-    table = Dataset.from_list(rows, features=evaluation.RESULTS)
+    table = Dataset.from_list(rows, features=attempts.RESULTS)
     table.to_parquet(str(tmp_path / "greedy.parquet"))
     loaded = decoding.load(Artifact(tmp_path, {}))
     assert set(loaded) == {"greedy"} and set(loaded["greedy"]["benchmark"]) == {"all"}
     # Drawn within its benchmark, a single item would be certain.
-    estimate = evaluation.accuracy([loaded["greedy"]])
+    estimate = estimates.accuracy([loaded["greedy"]])
     assert estimate.value == 0.5 and estimate.low < 0.2 and estimate.high > 0.8

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from limo_nb import doctor
+from limo_nb.cli import checks
 
 
 def pinned(path: Path) -> dict[str, str]:
@@ -24,8 +24,8 @@ def pinned(path: Path) -> dict[str, str]:
 def test_what_is_absent_comes_with_its_command(monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: None)
-    rows = {row.what: row for row in doctor.software()}
-    for name in (*doctor.OPTIONAL, *doctor.PROGRAMS):
+    rows = {row.what: row for row in checks.software()}
+    for name in (*checks.OPTIONAL, *checks.PROGRAMS):
         assert rows[name].found.startswith("absent: ") and rows[name].ok
         assert rows[name].remedy.startswith(("pip install", "conda"))
 

@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import pytest
 from tiny import problems, tiny_model
 
-from limo_nb import engines
-from limo_nb.generation import (
+from limo_nb.core.settings import EngineSettings
+from limo_nb.inference import (
     EngineFailed,
     chat_prompt,
     load_tokenizer,
     server_options,
     shards,
     stop_ids,
+    throughput,
     vllm_python,
     vllm_server,
 )
-from limo_nb.profiles import EngineSettings
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +28,28 @@ def model(tmp_path_factory):
 
 
 def test_what_was_recorded_is_whole() -> None:
-    known = engines.recorded()
-    assert known["batches"] == list(engines.BATCHES)
+    known = throughput.recorded()
+    assert known["batches"] == list(throughput.BATCHES)
     assert {row["engine"] for row in known["engines"]} == {"transformers", "vllm", "openai"}
     assert {"machine", "date", "model", "load"} <= set(known["made"])
     for row in known["engines"]:
         for metric in ("tokens_per_second", "tokens_per_processor_second"):
             assert len(row[metric]) == len(known["batches"]) and min(row[metric]) > 0
-    curves = engines.curves(known)
+    curves = throughput.curves(known)
     assert len(curves) == 3 and all("." in name for name in curves)  # a version in each
 
 
 def test_an_engine_is_clocked_and_compared(model, tmp_path) -> None:
     settings = EngineSettings(dtype="float32", batch_size=8)
     asked = [(f"p{i}", chat_prompt(r["question"], "")) for i, r in enumerate(problems(3))]
-    made = engines.answered(settings, "transformers", model, asked, tmp_path)
+    made = throughput.answered(settings, "transformers", model, asked, tmp_path)
     assert len(made.texts) == 3 and made.tokens_per_second > 0
-    other = engines.Answered(1234.5, [*made.texts[:2], "other"])
-    rows = engines.side_by_side({"transformers": made, "openai": other})
+    other = throughput.Answered(1234.5, [*made.texts[:2], "other"])
+    rows = throughput.side_by_side({"transformers": made, "openai": other})
     assert [row["same texts"] for row in rows] == ["3 of 3", "2 of 3"]
     assert rows[1]["tokens/s"] == "1,234"
-    clocked = engines.clock(settings, model, [prompt for _, prompt in asked], tmp_path)
-    assert [row["batch"] for row in clocked] == list(engines.BATCHES)
+    clocked = throughput.clock(settings, model, [prompt for _, prompt in asked], tmp_path)
+    assert [row["batch"] for row in clocked] == list(throughput.BATCHES)
     assert not list(tmp_path.glob("clock-*"))  # nothing is left of the clock's stores
 
 
@@ -100,12 +100,12 @@ def test_where_vllm_is_looked_for(monkeypatch) -> None:
     for name in ("OPENAI_BASE_URL", "LIMO_NB_VLLM"):
         monkeypatch.delenv(name, raising=False)
     assert vllm_python() is None
-    assert not engines.found()["vllm"] and not engines.found()["openai"]
-    with pytest.raises(ValueError, match="LIMO_NB_VLLM"), engines.server("x"):
+    assert not throughput.found()["vllm"] and not throughput.found()["openai"]
+    with pytest.raises(ValueError, match="LIMO_NB_VLLM"), throughput.server("x"):
         pass
     monkeypatch.setenv("LIMO_NB_VLLM", "/else/bin/python")
-    assert vllm_python() == engines.found()["openai"] == "/else/bin/python"
+    assert vllm_python() == throughput.found()["openai"] == "/else/bin/python"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert engines.found()["openai"] == "http://127.0.0.1:9/v1"
-    with engines.server("x") as address:
+    assert throughput.found()["openai"] == "http://127.0.0.1:9/v1"
+    with throughput.server("x") as address:
         assert address == "http://127.0.0.1:9/v1"

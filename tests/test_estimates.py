@@ -7,8 +7,9 @@ import pytest
 from datasets import Dataset
 from scipy import stats
 
-from limo_nb import estimates
-from limo_nb.estimates import (
+from limo_nb.evaluation import estimates
+from limo_nb.evaluation.attempts import RESULTS
+from limo_nb.evaluation.estimates import (
     accuracy,
     consensus,
     detectable,
@@ -20,7 +21,6 @@ from limo_nb.estimates import (
     table,
     wilson,
 )
-from limo_nb.evaluation import RESULTS
 
 
 def results_of(scores: dict[str, list[list[bool | None]]]) -> Dataset:

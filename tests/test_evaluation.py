@@ -8,10 +8,21 @@ import pytest
 from datasets import Dataset
 from tiny import tiny_model
 
-from limo_nb import evaluation, profiles
-from limo_nb.benchmarks import benchmark_items
-from limo_nb.evaluation import RESULTS, evaluate, grade_answers, table, verdicts_of
-from limo_nb.profiles import EngineSettings, EvaluationSettings, Sampling
+from limo_nb.core import settings as profiles
+from limo_nb.core.settings import (
+    EngineSettings,
+    EvaluationSettings,
+    Sampling,
+)
+from limo_nb.evaluation import attempts
+from limo_nb.evaluation.attempts import (
+    RESULTS,
+    evaluate,
+    grade_answers,
+    verdicts_of,
+)
+from limo_nb.evaluation.benchmarks import benchmark_items
+from limo_nb.evaluation.estimates import table
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -85,7 +96,7 @@ def test_real_items_and_recorded_outputs(monkeypatch):
     )  # fmt: skip
     items = benchmark_items(settings)
     assert len(items) == 30 + 33 + 330
-    agreement = evaluation.recorded_agreement(SHARED)
+    agreement = attempts.recorded_agreement(SHARED)
     assert agreement.outputs == 5276
     assert agreement.share >= 0.999, agreement.disagreements[:5]
     assert len(agreement.disagreements) == agreement.outputs - agreement.agreeing

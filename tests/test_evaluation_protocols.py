@@ -3,9 +3,12 @@
 import pytest
 from tiny import tiny_model
 
-from limo_nb import protocols
-from limo_nb.generation import complete, open_engine
-from limo_nb.profiles import EngineSettings
+from limo_nb.core.settings import EngineSettings
+from limo_nb.evaluation import protocols
+from limo_nb.inference import (
+    complete,
+    open_engine,
+)
 
 SAID = [  # protocol, benchmark, samples, temperature (../shared/LIMO.md has the sources)
     ("paper-v1", "aime", 16, 0.7), ("paper-v1", "amc", 16, 0.7), ("paper-v1", "math", 1, 0.0),

@@ -14,11 +14,19 @@ from pathlib import Path
 import pytest
 from tiny import tiny_model
 
-from limo_nb import benchmarks, scoring
-from limo_nb.cli.evaluate import BROAD, _print_disagreements, _scores
-from limo_nb.generation import Completion
-from limo_nb.profiles import EngineSettings
-from limo_nb.protocols import protocol
+from limo_nb import inference
+from limo_nb.cli.evaluate import (
+    BROAD,
+    _print_disagreements,
+    _scores,
+)
+from limo_nb.core.settings import EngineSettings
+from limo_nb.evaluation import (
+    benchmarks,
+    scoring,
+)
+from limo_nb.evaluation.protocols import protocol
+from limo_nb.inference import Completion
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE = EngineSettings(dtype="float32", batch_size=8)
@@ -168,7 +176,7 @@ def judged_benchmark(monkeypatch):
 def test_a_judge_decides_where_the_paper_has_one(
     home, judged_benchmark, monkeypatch, capsys
 ):  # fmt: skip
-    judge, plain = str(home / "model-1"), scoring.open_engine
+    judge, plain = str(home / "model-1"), inference.open_engine
     monkeypatch.setattr(
         scoring, "open_engine", lambda s, m: Scripted() if m == judge else plain(s, m)
     )
@@ -295,7 +303,7 @@ def test_the_harness_prints_our_results(scored):
 LOGGED = """
 import sys, time
 from limo_nb import evaluation
-from limo_nb.generation import local
+from limo_nb.inference import local
 log, sys.argv = open(sys.argv[1], "a"), ["limo-nb", *sys.argv[2:]]
 run, graded = local.TransformersEngine.run, evaluation._graded
 evaluation.CHUNK = 2

@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import limo_nb as command
 
-from limo_nb import exchange, generation, lab
-from limo_nb.profiles import SYSTEM_PROMPT
+from limo_nb import (
+    inference,
+    lab,
+)
+from limo_nb.chains import formats
+from limo_nb.core.settings import SYSTEM_PROMPT
 
-FORMATS = sorted(exchange.FORMATS)
+FORMATS = sorted(formats.FORMATS)
 ROWS = [
     {"question": "What is 2*3?", "solution": "1) 2*3=6.\nSo \\boxed{6}", "answer": "6"},
     {"question": "三加四？", "solution": "因此答案是 \\boxed{七}\u2028<b>", "answer": "七"},
@@ -22,7 +26,7 @@ ROWS = [
 
 def written(rows, folder, to="limo", suffix=".jsonl"):
     file = folder / f"rows-{to}{suffix}"
-    exchange.write(exchange.convert(rows, to, "Think."), file)
+    formats.write(formats.convert(rows, to, "Think."), file)
     return file
 
 
@@ -31,7 +35,7 @@ def written(rows, folder, to="limo", suffix=".jsonl"):
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
 def test_round_trip_through_a_file(to, suffix, tmp_path):
     rows = ROWS[:2] if suffix == ".parquet" else ROWS  # its rows share their columns
-    back = exchange.read(written(rows, tmp_path, to, suffix))
+    back = formats.read(written(rows, tmp_path, to, suffix))
     prompt = {} if to == "limo" else {"system": "Think."}
     assert back == [{**row, **prompt} for row in rows]
 
@@ -39,9 +43,9 @@ def test_round_trip_through_a_file(to, suffix, tmp_path):
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
 def test_every_format_becomes_every_other(first, second, tmp_path):
-    once = exchange.read(written(ROWS, tmp_path, first))
-    direct = exchange.convert(ROWS, second, "Think.")
-    assert exchange.convert(once, second, "Think.") == direct
+    once = formats.read(written(ROWS, tmp_path, first))
+    direct = formats.convert(ROWS, second, "Think.")
+    assert formats.convert(once, second, "Think.") == direct
 
 
 TEXT = st.text(min_size=1).filter(lambda text: any(map(str.isalnum, text)))
@@ -51,18 +55,18 @@ TEXT = st.text(min_size=1).filter(lambda text: any(map(str.isalnum, text)))
 @given(TEXT, TEXT, st.text(min_size=1), st.sampled_from(FORMATS))
 def test_any_text_survives(question, solution, answer, to):
     row = {"question": question, "solution": solution, "answer": answer}
-    (record,) = exchange.convert([row], to, "")
-    back = exchange.to_row(json.loads(json.dumps(record)), "here")
+    (record,) = formats.convert([row], to, "")
+    back = formats.to_row(json.loads(json.dumps(record)), "here")
     assert back == row
 
 
 def test_a_rows_own_prompt_goes_before_the_argument():
-    (record,) = exchange.convert([{**ROWS[0], "system": "Mine."}], "alpaca", "Other.")
+    (record,) = formats.convert([{**ROWS[0], "system": "Mine."}], "alpaca", "Other.")
     assert record["system"] == "Mine."
 
 
 def test_answer_is_read_from_the_solution_where_no_column_has_it():
-    row = exchange.to_row({"instruction": "2*3?", "input": "Now.", "output": "\\boxed{6}"}, "x")
+    row = formats.to_row({"instruction": "2*3?", "input": "Now.", "output": "\\boxed{6}"}, "x")
     assert row == {"question": "2*3?\nNow.", "solution": "\\boxed{6}", "answer": "6"}
 
 
@@ -79,7 +83,7 @@ def test_answer_is_read_from_the_solution_where_no_column_has_it():
     ],
 )  # fmt: skip
 def test_other_usual_names_are_read(record, want):
-    row = exchange.to_row({**record, "finished": False}, "here")
+    row = formats.to_row({**record, "finished": False}, "here")
     assert (row["question"], row["solution"], row["answer"]) == want
     assert row["finished"] is False
 
@@ -106,7 +110,7 @@ def llama_factory(record, entry):
 @pytest.mark.parametrize("to", ["alpaca", "sharegpt", "messages"])
 def test_llama_factory_sees_prompt_question_and_solution(to, tmp_path):
     file = written(ROWS, tmp_path, to, ".json")
-    info = exchange.dataset_info(file, to, "mine")
+    info = formats.dataset_info(file, to, "mine")
     entry = json.loads(info.read_text())["mine"]
     assert entry["file_name"] == file.name and info.parent == file.parent
     for row, record in zip(ROWS, json.loads(file.read_text()), strict=True):
@@ -116,7 +120,7 @@ def test_llama_factory_sees_prompt_question_and_solution(to, tmp_path):
 
 def test_alpaca_entry_maps_the_system_column():
     """LLaMA-Factory's alpaca reader ignores a column that is not mapped (LIMO issues 6, 11)."""
-    assert exchange.entry("alpaca", exchange.Path("a.json"))["columns"] == {
+    assert formats.entry("alpaca", formats.Path("a.json"))["columns"] == {
         "prompt": "instruction", "query": "input", "response": "output", "system": "system",
     }  # fmt: skip
 
@@ -125,23 +129,21 @@ def test_entries_of_others_stay_and_a_broken_file_is_named(tmp_path):
     info = tmp_path / "dataset_info.json"
     info.write_text('{"theirs": {"file_name": "t.json"}}')
     for _ in range(2):
-        exchange.dataset_info(tmp_path / "a.json", "alpaca", "mine")
+        formats.dataset_info(tmp_path / "a.json", "alpaca", "mine")
     assert list(json.loads(info.read_text())) == ["theirs", "mine"]
     info.write_text("{")
     with pytest.raises(ValueError, match="dataset_info.json: not valid JSON"):
-        exchange.dataset_info(tmp_path / "a.json", "alpaca", "mine")
+        formats.dataset_info(tmp_path / "a.json", "alpaca", "mine")
     with pytest.raises(ValueError, match="no system prompt"):
-        exchange.dataset_info(tmp_path / "a.json", "limo", "mine")
+        formats.dataset_info(tmp_path / "a.json", "limo", "mine")
 
 
 def test_messages_are_the_conversation_that_is_trained_on_here():
     """TRL applies the chat template to `messages`; ours is asked for the same text."""
-    tokenizer = generation.load_tokenizer(str(lab.model_path("foundation")))
-    for record, row in zip(
-        exchange.convert(ROWS, "messages", SYSTEM_PROMPT), ROWS, strict=True
-    ):
+    tokenizer = inference.load_tokenizer(str(lab.model_path("foundation")))
+    for record, row in zip(formats.convert(ROWS, "messages", SYSTEM_PROMPT), ROWS, strict=True):
         theirs = tokenizer.apply_chat_template(record["messages"], tokenize=False)
-        asked = generation.chat_prompt(row["question"], SYSTEM_PROMPT)
+        asked = inference.chat_prompt(row["question"], SYSTEM_PROMPT)
         ours = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         assert theirs.startswith(ours + row["solution"])
         assert [set(turn) for turn in record["messages"]] == [{"role", "content"}] * 3
@@ -171,11 +173,11 @@ def test_a_broken_row_is_named_by_file_and_line(line, message, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(f"{GOOD}\n\n{line}\n{GOOD}\n")
     with pytest.raises(ValueError, match="1 broken rows") as error:
-        exchange.read(file)
+        formats.read(file)
     assert f"{file}, line 3: " in str(error.value) and message in str(error.value)
     assert str(error.value).count(str(file)) == 2  # the head and the place, not more
     broken = []
-    assert exchange.read(file, broken) == [ROWS[0], ROWS[0]]
+    assert formats.read(file, broken) == [ROWS[0], ROWS[0]]
     assert len(broken) == 1 and message in broken[0]
 
 
@@ -183,21 +185,21 @@ def test_nothing_left_is_an_error(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n" * 7)
     with pytest.raises(ValueError, match="7 broken rows") as error:
-        exchange.read(file, [])
+        formats.read(file, [])
     assert str(error.value).count("line") == 5  # the first five are enough to see why
     file.write_text("")
     with pytest.raises(ValueError, match="has no rows"):
-        exchange.read(file, [])
+        formats.read(file, [])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: exchange.convert(ROWS, "csv", ""), "no format 'csv'; there are limo"),
-        (lambda: exchange.convert([{"question": "q"}], "limo", ""), "row 1: no solution"),
-        (lambda: exchange.convert([{**ROWS[0], "input": "x"}], "alpaca", ""), "'input' has a"),
-        (lambda: exchange.load_released("GAIR/Other"), "is not a released data set"),
-        (lambda: exchange.write([], exchange.Path("rows.csv")), ".jsonl or .parquet"),
+        (lambda: formats.convert(ROWS, "csv", ""), "no format 'csv'; there are limo"),
+        (lambda: formats.convert([{"question": "q"}], "limo", ""), "row 1: no solution"),
+        (lambda: formats.convert([{**ROWS[0], "input": "x"}], "alpaca", ""), "'input' has a"),
+        (lambda: formats.load_released("GAIR/Other"), "is not a released data set"),
+        (lambda: formats.write([], formats.Path("rows.csv")), ".jsonl or .parquet"),
     ],
 )
 def test_what_is_wrong_is_said(call, message):
@@ -206,7 +208,7 @@ def test_what_is_wrong_is_said(call, message):
 
 
 # ---------------------------------------------------------------- the released data sets
-@pytest.mark.parametrize("name", sorted(exchange.RELEASED))
+@pytest.mark.parametrize("name", sorted(formats.RELEASED))
 def test_released_sets_load_by_name(name, tmp_path, monkeypatch):
     """A folder of that name stands in: `load_dataset` takes it before it asks the Hub."""
     folder = tmp_path / name
@@ -214,13 +216,13 @@ def test_released_sets_load_by_name(name, tmp_path, monkeypatch):
     Dataset.from_list(ROWS[:2]).to_json(str(folder / "limo.jsonl"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    assert exchange.read(name) == ROWS[:2]
+    assert formats.read(name) == ROWS[:2]
 
 
 def test_without_network_and_cache_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="GAIR/LIMO-v2 is neither .* HF_ENDPOINT"):
-        exchange.read("GAIR/LIMO-v2")
+        formats.read("GAIR/LIMO-v2")
 
 
 # ---------------------------------------------------------------- as commands
@@ -270,7 +272,7 @@ def test_commands_name_broken_rows_and_go_on_if_told_to(tmp_path):
     assert 'File "' not in done.stderr
     done = command(tmp_path, "score", "rows.jsonl", "--skip-broken", "--out", "scored.jsonl")
     assert done.returncode == 0 and "left out: rows.jsonl, line 2" in done.stderr
-    (row,) = exchange.read(tmp_path / "scored.jsonl")
+    (row,) = formats.read(tmp_path / "scored.jsonl")
     assert row["question"] == ROWS[0]["question"] and row["band"] is None
     assert "level" not in row  # that would be the problem's
     done = command(tmp_path, "convert", "rows.jsonl", "o.json", "--to", "limo", "--register",

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from limo_nb import forcing, lab
-from limo_nb.generation import chat_prompt, complete, load_tokenizer, open_engine, plain_ids
-from limo_nb.profiles import EngineSettings, Sampling
+from limo_nb import lab
+from limo_nb.core.settings import (
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
+    budget_forcing,
+    chat_prompt,
+    complete,
+    load_tokenizer,
+    open_engine,
+    plain_ids,
+)
 
 MODEL, SYSTEM = "lab:reasoner", "Answer the question."
 
@@ -23,7 +33,7 @@ MODEL, SYSTEM = "lab:reasoner", "Answer the question."
     ],
 )
 def test_a_thought_ends_before_its_conclusion(text: str, want: str) -> None:
-    assert forcing.thought(text) == want
+    assert budget_forcing.thought(text) == want
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def opened(tmp_path):
     def run(work):
         settings = EngineSettings(dtype="float32", batch_size=8)
         with open_engine(settings, MODEL) as engine:
-            return work(forcing.Forcer(engine, MODEL, tmp_path / "s.db"), engine)
+            return work(budget_forcing.Forcer(engine, MODEL, tmp_path / "s.db"), engine)
 
     return run
 
@@ -57,7 +67,9 @@ def test_ended_chains_go_on_and_others_stay(opened, asked, tmp_path) -> None:
     assert any(first["finished"]), "the model must end some answer"
     for before, after in zip(first, longer, strict=True):
         if before["finished"]:
-            assert after["text"].startswith(forcing.thought(before["text"]) + forcing.WAIT)
+            assert after["text"].startswith(
+                budget_forcing.thought(before["text"]) + budget_forcing.WAIT
+            )
         else:
             assert after == before
 
@@ -74,10 +86,12 @@ def test_open_chains_conclude_at_the_limit(opened, asked, tmp_path, limit) -> No
         if before["tokens"] < limit:
             assert after == before
             continue
-        head, closing, _ = after["text"].partition(forcing.CLOSING)
+        head, closing, _ = after["text"].partition(budget_forcing.CLOSING)
         assert closing and before["text"].startswith(head)
         assert len(plain_ids(tokenizer, head)) <= limit
-        assert after["tokens"] <= limit + len(plain_ids(tokenizer, closing)) + forcing.ROOM
+        assert (
+            after["tokens"] <= limit + len(plain_ids(tokenizer, closing)) + budget_forcing.ROOM
+        )
         some += 1
     assert some
 

@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from limo_nb import funnel, plots, problems, selection
-from limo_nb.benchmarks import real_benchmarks
-from limo_nb.profiles import load
+from limo_nb.book import (
+    funnel,
+    plots,
+)
+from limo_nb.core.settings import load
+from limo_nb.evaluation.benchmarks import real_benchmarks
+from limo_nb.problems import (
+    cleaning,
+    sources,
+)
+from limo_nb.selection import (
+    choice,
+    rates,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 real = pytest.mark.skipif(
@@ -23,7 +34,7 @@ def table(*cells):
          "source": "test", "subject": subject, "level": level}
         for n, (subject, level) in enumerate(cells)
     ]  # fmt: skip
-    return Dataset.from_list(rows, features=problems.COLUMNS)
+    return Dataset.from_list(rows, features=sources.COLUMNS)
 
 
 def counts(**right):
@@ -33,7 +44,7 @@ def counts(**right):
         for name, number in right.items()
         for n in range(4)
     ]
-    return selection.solve_counts(Dataset.from_list(rows))
+    return rates.solve_counts(Dataset.from_list(rows))
 
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "gpu", "paper"])
@@ -66,7 +77,7 @@ def test_the_papers_band_counts_rates():
         for right in range(6)
         for n in range(32)
     ]
-    found = selection.solve_counts(Dataset.from_list(rows))
+    found = rates.solve_counts(Dataset.from_list(rows))
     assert funnel.in_papers_band(found) == 3  # 1, 2 and 3 of 32
 
 
@@ -109,7 +120,7 @@ def test_what_fell_is_shown_with_its_reason():
 
 def test_balance_before_and_after():
     pool = table(*[("dial", 1)] * 4, *[("dial", 2)] * 2, ("grid", 2))
-    groups = {"pool": pool, "chosen": selection.balanced(pool, 3, 0)}
+    groups = {"pool": pool, "chosen": choice.balanced(pool, 3, 0)}
     levels, shares = funnel.level_shares(groups)
     assert levels == [1, 2]
     assert shares["chosen"] == pytest.approx([100 / 3, 200 / 3])
@@ -125,7 +136,7 @@ def test_balance_before_and_after():
 
 def test_a_choice_is_compared_with_a_blind_one():
     pool = table(*[("dial", 1)] * 12)
-    said = funnel.redundancy(selection.balanced(pool, 4, 0), pool, 0)
+    said = funnel.redundancy(choice.balanced(pool, 4, 0), pool, 0)
     assert "drawn blindly" in said
     assert "nothing to choose" in funnel.redundancy(pool, pool, 0)
 
@@ -136,10 +147,10 @@ def test_a_recorded_walk():
     pool, attempts = funnel.recorded(SHARED)
     assert len(pool) == len(set(pool["id"])) == 1319
     assert all(pool["answer"]) and min(pool["level"]) >= 0 and max(pool["level"]) < 20
-    found = {solver: selection.solve_counts(rows) for solver, rows in attempts.items()}
+    found = {solver: rates.solve_counts(rows) for solver, rows in attempts.items()}
     assert np.mean(found["weak"]["rate"]) < np.mean(found["strong"]["rate"])
-    harder = selection.keep_by_rate(pool, found["weak"], (0, 0)).kept
-    rare = selection.keep_by_rate(harder, found["strong"], (1, 1)).kept
+    harder = rates.keep_by_rate(pool, found["weak"], (0, 0)).kept
+    rare = rates.keep_by_rate(harder, found["strong"], (1, 1)).kept
     assert 0 < len(rare) < len(harder) < len(pool)
     assert np.mean(harder["level"]) > np.mean(pool["level"])
 
@@ -148,12 +159,12 @@ def test_a_recorded_walk():
 def test_a_walk_by_labels(monkeypatch):
     """MATH by type and difficulty: clean, hard, and even over both after the choice."""
     monkeypatch.setenv("LIMO_NB_DATA", str(SHARED))
-    pool = problems.read_source("math")
+    pool = sources.read_source("math")
     assert len(set(pool["subject"])) == 7 and set(pool["level"]) == set(range(6))
-    clean = problems.decontaminate(pool, real_benchmarks(SHARED)).kept
+    clean = cleaning.decontaminate(pool, real_benchmarks(SHARED)).kept
     high = clean.filter(lambda row: row["level"] >= 4)
-    chosen = selection.balanced(high, 140, 0)
+    chosen = choice.balanced(high, 140, 0)
     values = [row["value"] for row in funnel.fullness({"chosen": chosen})]
     assert len(values) == 14 and set(values) == {100.0}
-    assert selection.cells_in_effect(high) < 13.5
+    assert choice.cells_in_effect(high) < 13.5
     assert "drawn blindly" in funnel.redundancy(chosen, high, 0)

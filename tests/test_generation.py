@@ -8,7 +8,11 @@ import torch
 from tiny import problems, tiny_model
 from transformers.cache_utils import DynamicLayer
 
-from limo_nb.generation import (
+from limo_nb.core.settings import (
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
     Decoder,
     EngineFailed,
     NotInstalled,
@@ -23,8 +27,10 @@ from limo_nb.generation import (
     resolve,
     token_counter,
 )
-from limo_nb.generation.decoder import PREFILL_TOKENS, RoomyLayer
-from limo_nb.profiles import EngineSettings, Sampling
+from limo_nb.inference.decoder import (
+    PREFILL_TOKENS,
+    RoomyLayer,
+)
 
 SYSTEM = "Answer the question."
 DRAWN = Sampling(samples=3, temperature=1.0, max_new_tokens=48, seed=7)
@@ -62,7 +68,7 @@ def test_rows_are_those_of_the_request(reference, items):
 
 
 def test_the_number_of_workers_changes_nothing(model, items, reference, tmp_path, monkeypatch):
-    monkeypatch.setattr("limo_nb.generation.local.FEW_ROWS", 0)
+    monkeypatch.setattr("limo_nb.inference.transformers_engine.FEW_ROWS", 0)
     assert made(model, items, tmp_path / "s.db", workers=2) == reference
 
 
@@ -159,7 +165,7 @@ def test_keys_and_values_in_place_are_those_that_are_copied():
 @pytest.mark.parametrize("tokens", [PREFILL_TOKENS, 100])
 def test_greedy_equals_generate_one_by_one(model, items, tmp_path, monkeypatch, tokens):
     """Prefill shared and in parts, left padding and sweeping change no greedy token."""
-    monkeypatch.setattr("limo_nb.generation.decoder.PREFILL_TOKENS", tokens)
+    monkeypatch.setattr("limo_nb.inference.decoder.PREFILL_TOKENS", tokens)
     greedy = Sampling(max_new_tokens=70)
     rows = made(model, items, tmp_path / "s.db", greedy, batch_size=11)
     net, tokenizer = load_model(model, "float32")
@@ -244,13 +250,13 @@ def test_digest_is_of_the_content(model, tmp_path):
 @pytest.mark.parametrize("kind", ["vllm", "openai", "ray"])
 def test_an_engine_that_is_not_installed_names_the_command(model, kind, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
-    monkeypatch.delitem(sys.modules, f"limo_nb.generation.with_{kind}", raising=False)
+    monkeypatch.delitem(sys.modules, f"limo_nb.inference.with_{kind}", raising=False)
     with pytest.raises(NotInstalled, match=rf"pip install 'limo-nb\[{kind}\]'"):
         open_engine(EngineSettings(kind=kind), model)
 
 
 def test_a_failing_worker_tells_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("limo_nb.generation.local.FEW_ROWS", 0)
+    monkeypatch.setattr("limo_nb.inference.transformers_engine.FEW_ROWS", 0)
     folder = tiny_model(tmp_path / "broken")
     settings = EngineSettings(workers=2)
     with open_engine(settings, str(folder)) as engine:

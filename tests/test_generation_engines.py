@@ -13,9 +13,16 @@ from test_generation import SYSTEM, chat_prompt, made, problems, stored
 from tiny import tiny_model
 
 from limo_nb import lab
-from limo_nb.generation import EngineFailed, complete, open_engine
-from limo_nb.generation.base import in_flight
-from limo_nb.profiles import EngineSettings, Sampling
+from limo_nb.core.settings import (
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
+    EngineFailed,
+    complete,
+    open_engine,
+)
+from limo_nb.inference.base import in_flight
 
 GREEDY = Sampling(max_new_tokens=20)
 SERVER = Path(__file__).with_name("openai_server.py")
@@ -58,7 +65,7 @@ def serve(server, monkeypatch):
 
 
 def asked_of_server(model, items, store, sampling=GREEDY, **how):
-    from limo_nb.generation.with_openai import OpenAIEngine
+    from limo_nb.inference.openai_engine import OpenAIEngine
 
     settings = EngineSettings(kind="openai", batch_size=8)
     with OpenAIEngine(settings, model, **how) as engine:
@@ -144,7 +151,7 @@ def test_weights_that_are_known_count_and_not_the_address(model, monkeypatch):
 def test_a_chain_that_the_server_took_out_is_put_back():
     from openai.types.chat import ChatCompletion
 
-    from limo_nb.generation.with_openai import _completion
+    from limo_nb.inference.openai_engine import _completion
 
     message = {"role": "assistant", "content": "So 4.", "reasoning_content": "2+2=4\n"}
     reply = ChatCompletion.model_validate(

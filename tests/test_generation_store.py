@@ -14,8 +14,14 @@ import pytest
 from test_generation import DRAWN, SYSTEM, chat_prompt, made, problems, stored
 from tiny import tiny_model
 
-from limo_nb.generation import Ask, Completion, Store, open_engine, shared_store
-from limo_nb.profiles import EngineSettings
+from limo_nb.core.settings import EngineSettings
+from limo_nb.inference import (
+    Ask,
+    Completion,
+    Store,
+    open_engine,
+    shared_store,
+)
 
 ROWS = 120
 DONE = Completion("text", 3, True)
@@ -171,7 +177,7 @@ def test_two_processes_share_the_work(model, uninterrupted, tmp_path):
 # Writes down the keys that the process computes, before they are kept.
 LOGGED = """
 import sys, time
-from limo_nb.generation import local
+from limo_nb.inference import local
 plain = local.TransformersEngine.run
 def run(self, batches, sampling):
     for ready in plain(self, batches, sampling):

@@ -7,9 +7,22 @@ import pytest
 import yaml
 
 from limo_nb import lab
-from limo_nb.equivalence import brackets, settle, split
-from limo_nb.grading import Verdict, agreement, clean, final_answer, grade, grade_many
-from limo_nb.quantities import number
+from limo_nb.grading.equivalence import settle
+from limo_nb.grading.extraction import (
+    clean,
+    final_answer,
+)
+from limo_nb.grading.numbers import number
+from limo_nb.grading.structure import (
+    brackets,
+    split,
+)
+from limo_nb.grading.verdicts import (
+    Verdict,
+    agreement,
+    grade,
+    grade_many,
+)
 
 FORMS = yaml.safe_load((Path(__file__).parent / "grading_cases.yaml").read_text("utf-8"))
 CASES = [case for cases in FORMS.values() for case in cases]

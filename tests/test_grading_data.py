@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb import benchmarks
-from limo_nb.equivalence import target
-from limo_nb.grading import agreement, clean, grade_many
+from limo_nb.evaluation import benchmarks
+from limo_nb.grading.equivalence import target
+from limo_nb.grading.extraction import clean
+from limo_nb.grading.verdicts import (
+    agreement,
+    grade_many,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

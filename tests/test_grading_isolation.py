@@ -15,9 +15,17 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limo_nb import grading
-from limo_nb.equivalence import settle
-from limo_nb.grading import Verdict, clean, final_answer, grade, grade_many
+from limo_nb.grading import verdicts as grading
+from limo_nb.grading.equivalence import settle
+from limo_nb.grading.extraction import (
+    clean,
+    final_answer,
+)
+from limo_nb.grading.verdicts import (
+    Verdict,
+    grade,
+    grade_many,
+)
 
 HERE = Path(__file__).resolve().parent
 GRADER = HERE.parents[1] / "shared" / "grader"
@@ -135,7 +143,7 @@ def test_a_worker_has_less_than_two_gibibytes():
     huge = r"\boxed{\det\begin{pmatrix}" + r"\\".join("&".join("abcdef") for _ in range(6))
     script = (
         "import json, resource, sys\n"
-        "from limo_nb.grading import grade_many\n"
+        "from limo_nb.grading.verdicts import grade_many\n"
         "texts = json.load(sys.stdin)\n"
         "found = grade_many(['42'] * len(texts), texts, seconds=2.0)\n"
         "print(len(found), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -229,12 +237,12 @@ def run(*command: str | Path) -> str:
 def test_a_script_needs_no_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "print('once')\nfrom limo_nb.grading import grade\n"
+        "print('once')\nfrom limo_nb.grading.verdicts import grade\n"
         r"print(grade('x/2', r'\boxed{0.5x}').correct)"
     )
     assert run(script).split() == ["once", "True"]
 
 
 def test_workers_do_not_load_torch():
-    code = "import sys, limo_nb.grading, math_verify; print('torch' in sys.modules)"
+    code = "import sys, limo_nb.grading.verdicts, math_verify; print('torch' in sys.modules)"
     assert run("-c", code).strip() == "False"

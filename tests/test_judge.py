@@ -5,10 +5,20 @@ import re
 import pytest
 from tiny import tiny_model
 
-from limo_nb.generation import Completion, open_engine
-from limo_nb.grading import Verdict
-from limo_nb.judge import JUDGED, disagreements, judge, prompt, read_verdict, with_judge
-from limo_nb.profiles import EngineSettings
+from limo_nb.core.settings import EngineSettings
+from limo_nb.evaluation.model_judge import (
+    JUDGED,
+    disagreements,
+    judge,
+    prompt,
+    read_verdict,
+    with_judge,
+)
+from limo_nb.grading.verdicts import Verdict
+from limo_nb.inference import (
+    Completion,
+    open_engine,
+)
 
 REPLIES = [  # a judge's reply, what it decides
     ("Both are one half.\nVERDICT: SAME", True), ("VERDICT: DIFFERENT", False),

@@ -11,8 +11,16 @@ import pytest
 import torch
 
 from limo_nb import lab
-from limo_nb.lab import pretrain, reading, texts, world
-from limo_nb.lab.tokenizer import CONTROL, DEFAULT_SYSTEM
+from limo_nb.lab import (
+    pretrain,
+    reading,
+    texts,
+    world,
+)
+from limo_nb.lab.tokenizer import (
+    CONTROL,
+    DEFAULT_SYSTEM,
+)
 
 SLOW = pytest.mark.slow
 MODELS = ("foundation", "poor", "weak", "reasoner")

@@ -16,9 +16,20 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import problems, tiny_model
 
-from limo_nb.profiles import SftSettings, load
-from limo_nb.sft import Task, cluster, fine_tune
-from limo_nb.sft.launch import _typed, launch_command, prepare
+from limo_nb.core.settings import (
+    SftSettings,
+    load,
+)
+from limo_nb.sft import (
+    Task,
+    cluster,
+    fine_tune,
+)
+from limo_nb.sft.launch import (
+    _typed,
+    launch_command,
+    prepare,
+)
 from limo_nb.sft.train import read_log
 
 # Stands in for a program: it prints its arguments, a line each.

@@ -6,13 +6,18 @@ import sys
 
 import pytest
 
-from limo_nb import benchmarks, sources
-from limo_nb.lock import keep, lock_file, locked
+from limo_nb.core.pins import (
+    keep,
+    lock_file,
+    locked,
+)
+from limo_nb.evaluation import benchmarks
+from limo_nb.problems import sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 KEEP = """
 import sys
-from limo_nb.lock import keep
+from limo_nb.core.pins import keep
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(25):

@@ -20,10 +20,14 @@ from deepspeed.runtime.zero.stage_1_and_2 import (
 from tiny import problems
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from limo_nb import profiles
-from limo_nb.generation import load_tokenizer
-from limo_nb.profiles import SftSettings
-from limo_nb.sft import Task, memory, report
+from limo_nb.book import sft_report
+from limo_nb.core import settings as profiles
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import load_tokenizer
+from limo_nb.sft import (
+    Task,
+    planner,
+)
 from limo_nb.sft.launch import prepare
 
 # The numbers of parameters that the Hub shows for these models' safetensors.
@@ -42,22 +46,22 @@ PUBLISHED = {
 LARGE = "Qwen/Qwen2.5-32B-Instruct"
 
 
-def setup(model: str = LARGE, **values) -> memory.Setup:
+def setup(model: str = LARGE, **values) -> planner.Setup:
     standard = {"gpus": 8, "gpu_memory": 80.0, "tokens": 16_384}
-    return memory.Setup(model=model, shape=memory.shape_of(model), **{**standard, **values})
+    return planner.Setup(model=model, shape=planner.shape_of(model), **{**standard, **values})
 
 
 # ------------------------------------------------------------------------------- shapes
 @pytest.mark.parametrize(("model", "parameters"), PUBLISHED.items())
 def test_parameters_are_the_published_ones(model, parameters):
-    assert memory.shape_of(model).parameters == parameters
-    assert memory.shape_of(model.split("/")[1] + "@main").parameters == parameters
+    assert planner.shape_of(model).parameters == parameters
+    assert planner.shape_of(model.split("/")[1] + "@main").parameters == parameters
 
 
 @pytest.mark.parametrize("name", profiles.names())
 def test_models_of_the_profiles_need_no_network(name):
     for model in dict(profiles.load(name).models).values():
-        assert memory.shape_of(model).parameters > 0
+        assert planner.shape_of(model).parameters > 0
 
 
 def test_a_folder_s_shape_is_its_model_s(tmp_path):
@@ -66,7 +70,7 @@ def test_a_folder_s_shape_is_its_model_s(tmp_path):
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
     config.save_pretrained(tmp_path)
-    shape = memory.shape_of(str(tmp_path))
+    shape = planner.shape_of(str(tmp_path))
     model = Qwen2ForCausalLM(config)
     assert shape.parameters == model.num_parameters()
     sizes = [sum(p.numel() for p in m.parameters(recurse=False)) for m in model.modules()]
@@ -75,7 +79,7 @@ def test_a_folder_s_shape_is_its_model_s(tmp_path):
 
 def test_an_unknown_model_lists_the_known():
     with pytest.raises(ValueError, match="no shape for model 'no/model'.*Qwen2.5-32B"):
-        memory.shape_of("no/model")
+        planner.shape_of("no/model")
 
 
 # ------------------------------------------------------------------------- model states
@@ -86,7 +90,7 @@ def test_an_unknown_model_lists_the_known():
 def test_states_are_those_of_deepspeed_s_estimators(model, gpus, nodes, offload, zero):
     if zero == 2 and offload == "all":
         pytest.skip("stage 2 keeps its weights")
-    shape = memory.shape_of(model)
+    shape = planner.shape_of(model)
     each = {"num_gpus_per_node": gpus // nodes, "num_nodes": nodes}
     if zero == 2:
         host, gpu = estimate2(shape.parameters, cpu_offload=offload == "optimizer", **each)
@@ -95,7 +99,7 @@ def test_states_are_those_of_deepspeed_s_estimators(model, gpus, nodes, offload,
             shape.parameters, shape.largest_layer, cpu_offload=offload != "none",
             cpu_offload_params=offload == "all", **each,
         )  # fmt: skip
-    made = memory.plan(setup(model, gpus=gpus, zero=zero, offload=offload))
+    made = planner.plan(setup(model, gpus=gpus, zero=zero, offload=offload))
     assert made.states == pytest.approx(gpu, rel=0.02)
     if zero == 3 or offload != "none":
         assert made.host == pytest.approx(host, rel=0.02)
@@ -180,7 +184,7 @@ def test_states_are_those_of_a_run_on_two_cpu_ranks(model, zero, dtype, tmp_path
     )  # fmt: skip
     assert (folder / "live.json").exists(), done.stderr[-3000:]
     measured = json.loads((folder / "live.json").read_text())
-    made = memory.plan(setup(model, gpus=2, zero=zero, dtype=dtype, tokens=512))
+    made = planner.plan(setup(model, gpus=2, zero=zero, dtype=dtype, tokens=512))
     # Stage 3 keeps the buffer of its reductions from step to step, stage 2 frees it.
     buffers = made.buffers if zero == 3 else 0
     assert max(measured.values()) - buffers == pytest.approx(
@@ -231,20 +235,20 @@ def test_a_layer_keeps_what_the_planner_says(dtype, hidden, wide, kv):
         kept.append(found.beyond(model))
         gc.enable()
         del output
-    shape = memory.Shape(1, hidden, wide, 4, kv, 64)
+    shape = planner.Shape(1, hidden, wide, 4, kv, 64)
     size = 2 if dtype == "bfloat16" else 4
-    said = memory.layer_bytes(shape, dtype) - 3 * size * wide
+    said = planner.layer_bytes(shape, dtype) - 3 * size * wide
     assert (kept[1] - kept[0]) / 2 / tokens == pytest.approx(said, rel=0.10)
 
 
 # ------------------------------------------------------------------------------ the plan
 def test_32b_at_16k_as_users_of_limo_met_it():
     """Issues 10 and 44: eight GPUs of 80 GB only with offload, and about 900 GB of RAM."""
-    assert not memory.plan(setup()).fits
-    offloaded = memory.plan(setup(offload="all"))
-    assert offloaded.fits and 850 < offloaded.host / memory.GB < 950
-    assert memory.plan(setup(gpus=32)).fits
-    assert not any(p.fits for p in memory.alternatives(setup(gpus=6, gpu_memory=24.0))[:5])
+    assert not planner.plan(setup()).fits
+    offloaded = planner.plan(setup(offload="all"))
+    assert offloaded.fits and 850 < offloaded.host / planner.GB < 950
+    assert planner.plan(setup(gpus=32)).fits
+    assert not any(p.fits for p in planner.alternatives(setup(gpus=6, gpu_memory=24.0))[:5])
 
 
 @pytest.mark.parametrize(
@@ -257,19 +261,19 @@ def test_32b_at_16k_as_users_of_limo_met_it():
     ],
 )  # fmt: skip
 def test_what_takes_less(less, more):
-    assert memory.plan(setup(**less)).peak < memory.plan(setup(**more)).peak
+    assert planner.plan(setup(**less)).peak < planner.plan(setup(**more)).peak
 
 
 def test_parts_bound_the_peak_and_time_follows_tokens():
-    made = memory.plan(setup())
-    total = sum(made.parts().values()) * memory.GB
+    made = planner.plan(setup())
+    total = sum(made.parts().values()) * planner.GB
     assert max(made.states, made.logits) < made.peak < total
     assert made.steps == 15 * 13
     # 6 operations a weight and token, at the stated share of the peak, plus attention.
     tokens = 64 * 16_384
     seconds = 6 * 32.0e9 * tokens / (8 * 312e12 * 0.35)
     assert seconds < made.step_seconds < 1.3 * seconds
-    packed = memory.plan(setup(packing=True, mean_tokens=8_192))
+    packed = planner.plan(setup(packing=True, mean_tokens=8_192))
     assert packed.step_seconds < 0.55 * made.step_seconds
     assert made.gpu_hours == pytest.approx(195 * made.step_seconds * 8 / 3600)
 
@@ -281,18 +285,18 @@ def test_parts_bound_the_peak_and_time_follows_tokens():
 )  # fmt: skip
 def test_combinations_that_are_not_there(values, message):
     with pytest.raises(ValueError, match=message):
-        memory.plan(setup(**values))
+        planner.plan(setup(**values))
 
 
 def test_table_and_picture_tell_the_same():
-    plans = memory.alternatives(setup())
-    rows = report.memory_rows(plans)
+    plans = planner.alternatives(setup())
+    rows = sft_report.memory_rows(plans)
     assert len({row["setup"] for row in rows}) == len(plans) == 6
-    figure = report.memory_picture(plans, "32B at 16,384 tokens")
+    figure = sft_report.memory_picture(plans, "32B at 16,384 tokens")
     (axes,) = figure.axes
     ends = [0.0] * len(plans)
     for bar in axes.patches:
         place = round(len(plans) - 1 - (bar.get_y() + bar.get_height() / 2))
         ends[place] = max(ends[place], bar.get_x() + bar.get_width())
-    assert ends == pytest.approx([plan.peak / memory.GB for plan in plans])
+    assert ends == pytest.approx([plan.peak / planner.GB for plan in plans])
     assert replace(plans[0].setup, liger=True) == plans[1].setup

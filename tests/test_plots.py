@@ -12,7 +12,7 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from PIL import Image
 
-from limo_nb import plots
+from limo_nb.book import plots
 
 COUNTS = Dataset.from_dict({"correct": [0, 0, 1, 3, 4], "n": [4] * 5})
 LOG = [{"step": i, "loss": 2.0 / (i + 1)} for i in range(40)] + [{"step": 40, "loss": None}]

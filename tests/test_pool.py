@@ -3,8 +3,14 @@
 import pytest
 from datasets import Dataset
 
-from limo_nb import benchmarks, lab, problems
-from limo_nb.profiles import load
+from limo_nb import lab
+from limo_nb.core.settings import load
+from limo_nb.evaluation import benchmarks
+from limo_nb.problems import (
+    cleaning,
+    sources,
+    text,
+)
 
 
 @pytest.fixture(scope="module")
@@ -14,12 +20,12 @@ def settings():
 
 @pytest.fixture(scope="module")
 def pool(settings):
-    return problems.load_pool(settings.pool)
+    return sources.load_pool(settings.pool)
 
 
 @pytest.fixture(scope="module")
 def sieved(settings, pool):
-    return problems.sieve(pool, benchmarks.to_avoid(settings.evaluation), settings.pool)
+    return cleaning.sieve(pool, benchmarks.to_avoid(settings.evaluation), settings.pool)
 
 
 def test_left_counts_down_to_what_was_kept(pool, sieved):
@@ -38,8 +44,8 @@ def test_table_accounts_for_every_problem(pool, sieved):
 
 
 def test_every_leaked_benchmark_problem_falls(settings, pool, sieved):
-    exam = {problems.normalise(row["question"]) for row in lab.benchmarks(40)}
-    leaked = {r["id"] for r in pool if problems.normalise(r["question"]) in exam}
+    exam = {text.normalise(row["question"]) for row in lab.benchmarks(40)}
+    leaked = {r["id"] for r in pool if text.normalise(r["question"]) in exam}
     assert leaked and leaked <= set(sieved.dropped["id"])
 
 
@@ -58,6 +64,6 @@ def test_real_benchmarks_need_the_folder(settings, monkeypatch):
 def test_digest_changes_with_any_row(pool):
     rows = pool.to_list()
     changed = [{**rows[0], "answer": "other"}, *rows[1:]]
-    other = Dataset.from_list(changed, features=problems.COLUMNS)
-    assert problems.digest(pool) == problems.digest(Dataset.from_list(rows))
-    assert problems.digest(pool) != problems.digest(other)
+    other = Dataset.from_list(changed, features=sources.COLUMNS)
+    assert cleaning.digest(pool) == cleaning.digest(Dataset.from_list(rows))
+    assert cleaning.digest(pool) != cleaning.digest(other)

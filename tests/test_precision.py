@@ -11,7 +11,14 @@ import pytest
 import torch
 from conftest import ROOT
 
-from limo_nb import generation, lab, precision, profiles
+from limo_nb import (
+    inference,
+    lab,
+)
+from limo_nb.core import (
+    precision,
+    settings,
+)
 from limo_nb.lab import pretrain
 
 
@@ -49,14 +56,14 @@ def test_a_processor_without_units_for_bfloat16_gets_32_bits():
 
 def test_no_profile_for_a_laptop_names_a_precision():
     for name in ("smoke", "mini"):
-        profile = profiles.load(name)
+        profile = settings.load(name)
         assert profile.sft.dtype == profile.engine.dtype == "auto"
 
 
 def test_a_small_model_decodes_in_32_bits_on_every_processor():
-    assert generation.decoding_precision("lab:reasoner", "auto", "cpu").dtype == "float32"
-    assert generation.decoding_precision("lab:reasoner", "bfloat16").dtype == "bfloat16"
-    model, _ = generation.load_model("lab:reasoner")  # shipped in bfloat16
+    assert inference.decoding_precision("lab:reasoner", "auto", "cpu").dtype == "float32"
+    assert inference.decoding_precision("lab:reasoner", "bfloat16").dtype == "bfloat16"
+    model, _ = inference.load_model("lab:reasoner")  # shipped in bfloat16
     assert torch.cuda.is_available() or model.dtype == torch.float32
 
 
@@ -80,7 +87,7 @@ def test_muon_in_32_bits_takes_the_steps_of_torchs_own():
 
 def test_pretraining_computes_in_the_precision_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "DOCUMENTS_PER_CHUNK", 4)  # bfloat16 may be emulated
-    tokenizer = generation.load_tokenizer(str(lab.model_path("foundation")))
+    tokenizer = inference.load_tokenizer(str(lab.model_path("foundation")))
     recipe = pretrain.recipes()["foundation"]
     losses, weights = {}, {}
     for dtype in ("float32", "bfloat16"):

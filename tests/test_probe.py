@@ -8,8 +8,12 @@ import pytest
 from datasets import Dataset
 from tiny import tiny_model
 
-from limo_nb import claims, probe
-from limo_nb.artifacts import Run
+from limo_nb.core.runs import Run
+from limo_nb.evidence import (
+    measuring,
+    rules,
+)
+from limo_nb.experiments import elicitation
 from limo_nb.lab.facts import single_facts
 
 
@@ -46,14 +50,14 @@ MADE_UP = answers(
     ],
 )
 def test_accuracy_is_the_share_of_problems_in_a_group(role, way, group, value, items) -> None:
-    rows = {(r["model"], r["way"], r["group"]): r for r in probe.estimates(MADE_UP)}
+    rows = {(r["model"], r["way"], r["group"]): r for r in elicitation.estimates(MADE_UP)}
     row = rows[role, way, group]
     assert (row["accuracy"], row["items"]) == (value, items)
     assert row["low"] <= value <= row["high"] and row["low"] < row["high"]
 
 
 def test_gap_is_paired_by_problem() -> None:
-    base, poor = probe.gaps(MADE_UP)
+    base, poor = elicitation.gaps(MADE_UP)
     assert (base["model"], base["against"]) == ("base textbook", "base chat")
     assert (base["value"], base["items"]) == (0.75, 4) and poor["value"] == 0
 
@@ -66,8 +70,8 @@ def test_facts_are_different_and_reproducible() -> None:
 
 
 def test_prompts_differ_in_way_only() -> None:
-    page = probe.prompt("textbook", "What is 7+4?", "Think.")
-    chat = probe.prompt("chat", "What is 7+4?", "Think.")
+    page = elicitation.prompt("textbook", "What is 7+4?", "Think.")
+    chat = elicitation.prompt("chat", "What is 7+4?", "Think.")
     assert "What is 7+4?" in page and page.endswith("\n")
     assert [message["content"] for message in chat] == ["Think.", "What is 7+4?"]
 
@@ -80,16 +84,18 @@ def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
         {"models.base": model, "models.poor": model, "engine.workers": 1,
          "evaluation.items": 1, "evaluation.sampling.max_new_tokens": 4},
     )  # fmt: skip
-    made = probe.make(run)
+    made = elicitation.make(run)
     results = Dataset.from_parquet(str(made / "results.parquet"))
-    assert len(results) == 4 * len(probe.drawn(run.profile))
-    assert set(results["way"]) == set(probe.WAYS) and set(results["model"]) == set(probe.ROLES)
+    assert len(results) == 4 * len(elicitation.drawn(run.profile))
+    assert set(results["way"]) == set(elicitation.WAYS) and set(results["model"]) == set(
+        elicitation.ROLES
+    )
     facts = Dataset.from_parquet(str(made / "facts.parquet"))
-    asked = single_facts(2, probe.SEED)
+    asked = single_facts(2, elicitation.SEED)
     assert len(facts) == 2 * len(asked) == 36
     assert not any(facts["correct"]), "a random model knows nothing"
-    quantity = claims.Quantity(
+    quantity = rules.Quantity(
         table="probe", name="base textbook", minus="base chat", group="many steps"
     )
-    measured = claims.measure(quantity, claims.tables(run))
+    measured = measuring.measure(quantity, measuring.tables(run))
     assert measured["paired"] and measured["low"] <= measured["value"] <= measured["high"]

@@ -15,10 +15,24 @@ import pytest
 from datasets import Dataset
 from hub import Hub
 
-from limo_nb import lab, problems, sources
-from limo_nb.benchmarks import real_benchmarks
-from limo_nb.problems import COLUMNS, Sieved
-from limo_nb.profiles import Normalisation, PoolSettings
+from limo_nb import lab
+from limo_nb.core.settings import (
+    Normalisation,
+    PoolSettings,
+)
+from limo_nb.evaluation.benchmarks import real_benchmarks
+from limo_nb.problems import (
+    cleaning,
+    sources,
+)
+from limo_nb.problems import (
+    sources as problems_sources,
+)
+from limo_nb.problems import (
+    text as problems_text,
+)
+from limo_nb.problems.cleaning import Sieved
+from limo_nb.problems.sources import COLUMNS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 real = pytest.mark.skipif(
@@ -52,7 +66,7 @@ def settings(source: object, size: int = 10) -> PoolSettings:
 @pytest.mark.parametrize("name", FILES)
 def test_formats_give_the_same_columns(tmp_path, name):
     (tmp_path / name).write_text(FILES[name], "utf-8")
-    pool = problems.load_pool(settings(tmp_path / name))
+    pool = problems_sources.load_pool(settings(tmp_path / name))
     assert pool.features == COLUMNS
     assert list(pool["answer"]) == ["1", "2"]
     assert pool["question"][1] == "Two?" and len(set(pool["id"])) == 2
@@ -63,11 +77,11 @@ def test_arrow_files_of_both_kinds(tmp_path):
     for name, opened in (("s.arrow", pa.ipc.new_stream), ("f.arrow", pa.ipc.new_file)):
         with pa.OSFile(str(tmp_path / name), "wb") as sink, opened(sink, table.schema) as out:
             out.write_table(table)
-        pool = problems.load_pool(settings(tmp_path / name))
+        pool = problems_sources.load_pool(settings(tmp_path / name))
         assert list(pool["answer"]) == ["1", "2"] and pool.features == COLUMNS
     (tmp_path / "broken.arrow").write_bytes(b"no table")
     with pytest.raises(ValueError, match=r"broken\.arrow: not a valid arrow file"):
-        problems.load_pool(settings(tmp_path / "broken.arrow"))
+        problems_sources.load_pool(settings(tmp_path / "broken.arrow"))
 
 
 def test_parquet_and_folders(tmp_path):
@@ -75,14 +89,14 @@ def test_parquet_and_folders(tmp_path):
         str(tmp_path / "a.parquet")
     )
     (tmp_path / "b.json").write_text(FILES["p.json"])
-    pool = problems.load_pool(settings(tmp_path))
+    pool = problems_sources.load_pool(settings(tmp_path))
     assert list(pool["source"]) == ["a", "b", "b"]
     assert list(pool["level"]) == [4, 0, 0]
 
 
 def test_gsm8k_answers_are_split_off(tmp_path):
     (tmp_path / "g.jsonl").write_text(FILES["g.jsonl"])
-    row = problems.load_pool(settings(tmp_path / "g.jsonl"))[0]
+    row = problems_sources.load_pool(settings(tmp_path / "g.jsonl"))[0]
     assert (row["solution"], row["answer"]) == ("so", "1")
 
 
@@ -106,20 +120,22 @@ CORRUPT = {
 def test_corrupt_rows_are_named(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(ValueError, match=CORRUPT[text]):
-        problems.load_pool(settings(tmp_path / "p.json"))
+        problems_sources.load_pool(settings(tmp_path / "p.json"))
 
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"question": "Q", "answer": "1"}\n{"question": "Q"')
     with pytest.raises(ValueError, match=r"p\.jsonl, line 2: not valid JSON"):
-        problems.load_pool(settings(tmp_path / "p.jsonl"))
+        problems_sources.load_pool(settings(tmp_path / "p.jsonl"))
 
 
 def test_sizes_and_seeds(tmp_path):
     rows = [{"question": f"Question {n}?", "answer": str(n)} for n in range(50)]
     (tmp_path / "p.json").write_text(json.dumps(rows))
     small = [
-        list(problems.load_pool(PoolSettings(source=str(tmp_path), size=9, seed=s))["id"])
+        list(
+            problems_sources.load_pool(PoolSettings(source=str(tmp_path), size=9, seed=s))["id"]
+        )
         for s in (1, 1, 2)
     ]
     assert small[0] == small[1] != small[2] and len(small[0]) == 9
@@ -140,7 +156,7 @@ def test_a_real_pool_of_another_size_is_an_error(monkeypatch, tmp_path):
     file.write_text(json.dumps([row, {**row, "year": 2024}]))
     monkeypatch.setenv("LIMO_NB_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="1 problems, the release has 975"):
-        problems.load_pool(settings("aime"))
+        problems_sources.load_pool(settings("aime"))
 
 
 TYPED = {"problem": "What?", "level": "Level 5", "type": "Algebra", "solution": ""}
@@ -234,8 +250,8 @@ def test_without_a_network_the_ways_out_are_told(monkeypatch, tmp_path, name, wa
 
 LOAD = """
 import json, sys
-from limo_nb.profiles import PoolSettings
-from limo_nb.sources import load_pool
+from limo_nb.core.settings import PoolSettings
+from limo_nb.problems.sources import load_pool
 for name in sys.argv[1:]:
     print(json.dumps(load_pool(PoolSettings(source=name, size=10, seed=1)).to_list()))
 """
@@ -277,10 +293,10 @@ def test_real_sources_need_the_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("LIMO_NB_DATA", raising=False)
     for name in ("math", "limr", "nothing"):
         with pytest.raises(ValueError, match="set LIMO_NB_DATA|no pool 'nothing'"):
-            problems.load_pool(settings(name))
+            problems_sources.load_pool(settings(name))
     monkeypatch.setenv("LIMO_NB_DATA", str(tmp_path / "absent"))
     with pytest.raises(FileNotFoundError, match="LIMO_NB_DATA"):
-        problems.data_root()
+        problems_sources.data_root()
 
 
 LONG = "A farmer has {} red hens and as many blue hens as there are days in a week; " * 3
@@ -296,7 +312,7 @@ DUPLICATES = [  # questions, answers, ids that fall with their counterparts
 
 @pytest.mark.parametrize(("questions", "answers", "fallen"), DUPLICATES)
 def test_duplicates(questions, answers, fallen):
-    sieved = problems.drop_duplicates(pool_of(*questions, answers=answers), near=0.9)
+    sieved = cleaning.drop_duplicates(pool_of(*questions, answers=answers), near=0.9)
     dropped = {row["id"]: row["counterpart"] for row in sieved.dropped}
     assert dropped == fallen
     assert len(sieved.kept) + len(sieved.dropped) == len(questions)
@@ -304,7 +320,7 @@ def test_duplicates(questions, answers, fallen):
 
 def test_every_counterpart_stays():
     chain = [LONG.format(*"123") + "x" * n for n in range(4)]
-    sieved = problems.drop_duplicates(pool_of(*chain), near=0.8)
+    sieved = cleaning.drop_duplicates(pool_of(*chain), near=0.8)
     assert set(sieved.dropped["counterpart"]) == {"p0"} and list(sieved.kept["id"]) == ["p0"]
 
 
@@ -324,7 +340,7 @@ CHINESE = "问：已知集合甲乙丙丁戊己庚辛壬癸？"
 @pytest.mark.parametrize(("question", "ngram", "falls"), CONTAMINATION)
 def test_contamination(question, ngram, falls):
     benchmark = pool_of(BENCHMARK, "find x now", CHINESE)
-    sieved = problems.decontaminate(pool_of(question), benchmark, ngram)
+    sieved = cleaning.decontaminate(pool_of(question), benchmark, ngram)
     assert (len(sieved.dropped) == 1) == falls
     assert set(sieved.dropped["counterpart"]) <= {"p0", "p1", "p2"}
 
@@ -334,7 +350,7 @@ def test_a_rephrased_item_falls_at_any_length():
     again = pool_of(
         "FIND \\( \\dfrac{2 x + 1}{3} \\)\nif \\(x\\,=\\,4\\! y\\).", BENCHMARK.title()
     )
-    sieved = problems.decontaminate(again, items)
+    sieved = cleaning.decontaminate(again, items)
     assert len(sieved.kept) == 0
     assert sieved.reasons() == {"shares the whole question": 2}
 
@@ -344,7 +360,7 @@ PART = f"{BENCHMARK} and then a question of its own that is longer than the item
 
 @pytest.mark.parametrize(("threshold", "falls"), [(0.0, True), (0.1, True), (0.5, False)])
 def test_the_threshold_is_a_share_of_the_problems_own_ngrams(threshold, falls):
-    sieved = problems.decontaminate(pool_of(PART), pool_of(BENCHMARK), threshold=threshold)
+    sieved = cleaning.decontaminate(pool_of(PART), pool_of(BENCHMARK), threshold=threshold)
     assert (len(sieved.dropped) == 1) == falls
 
 
@@ -369,25 +385,29 @@ PARAMETERS = [  # settings, question, why it falls (none: it stays)
 @pytest.mark.parametrize(("chosen", "question", "reasons"), PARAMETERS)
 def test_every_parameter_of_the_profile_changes_a_verdict(chosen, question, reasons):
     made = PoolSettings(source="lab", size=1, **chosen)
-    found = problems.sieve(pool_of(question), pool_of(BENCHMARK, CHINESE), made)
+    found = cleaning.sieve(pool_of(question), pool_of(BENCHMARK, CHINESE), made)
     assert found.reasons() == reasons
 
 
 def test_the_forms_are_those_that_profiles_know():
-    assert tuple(problems.FORMS) == get_args(Normalisation)
+    assert tuple(problems_text.FORMS) == get_args(Normalisation)
 
 
-@pytest.mark.parametrize("form", problems.FORMS)
+@pytest.mark.parametrize("form", problems_text.FORMS)
 def test_one_pass_equals_the_sieves_one_after_the_other(form):
     rows = lab.pool(300, 7)
     pool = Dataset.from_list(rows, features=COLUMNS)
     exam = Dataset.from_list(lab.benchmarks(20))
     made = PoolSettings(source="lab", size=1, ngram=20, near_duplicate=0.8, normalisation=form)
-    at_once = problems.sieve(pool, exam, made)
+    at_once = cleaning.sieve(pool, exam, made)
     steps = (
-        problems.drop_unanswered(pool)
-        .then(lambda left: problems.drop_duplicates(left, 0.8))
-        .then(lambda left: problems.decontaminate(left, exam, 20, normal=problems.FORMS[form]))
+        cleaning.drop_unanswered(pool)
+        .then(lambda left: cleaning.drop_duplicates(left, 0.8))
+        .then(
+            lambda left: cleaning.decontaminate(
+                left, exam, 20, normal=problems_text.FORMS[form]
+            )
+        )
     )
     assert at_once.dropped.to_list() == steps.dropped.to_list()
     assert list(at_once.kept["id"]) == list(steps.kept["id"])
@@ -395,7 +415,7 @@ def test_one_pass_equals_the_sieves_one_after_the_other(form):
 
 
 def test_unanswered_problems_fall():
-    sieved = problems.drop_unanswered(pool_of("A?", "B?", answers=("", "2")))
+    sieved = cleaning.drop_unanswered(pool_of("A?", "B?", answers=("", "2")))
     assert list(sieved.kept["id"]) == ["p1"] and sieved.reasons() == {"no answer": 1}
 
 
@@ -408,9 +428,12 @@ def exam():
 @real
 def test_real_pools_are_whole(monkeypatch):
     monkeypatch.setenv("LIMO_NB_DATA", str(SHARED))
-    counts = {name: len(problems.load_pool(settings(name, 10**6))) for name in ("aime", "math")}
+    counts = {
+        name: len(problems_sources.load_pool(settings(name, 10**6)))
+        for name in ("aime", "math")
+    }
     assert counts == {"aime": 975, "math": 7474}
-    assert len(problems.load_pool(settings("real", 10**6))) == 15922
+    assert len(problems_sources.load_pool(settings("real", 10**6))) == 15922
     for name, entry in sources.registry().items():
         if "file" in entry:
             pool = sources.read_source(name)
@@ -420,9 +443,9 @@ def test_real_pools_are_whole(monkeypatch):
 
 @real
 def test_real_pool_is_sieved_within_a_minute(exam):
-    pool = problems.real_pool(SHARED)
+    pool = problems_sources.real_pool(SHARED)
     started = time.process_time()
-    sieved: Sieved = problems.sieve(pool, exam, settings("real"))
+    sieved: Sieved = cleaning.sieve(pool, exam, settings("real"))
     assert time.process_time() - started < 40
     assert len(sieved.kept) + len(sieved.dropped) == len(pool)
     known = {*pool["id"], *exam["id"], ""}
@@ -431,7 +454,7 @@ def test_real_pool_is_sieved_within_a_minute(exam):
     duplicates = {"exact duplicate", "near duplicate"}
     shares = {"shares 13 words", "shares the whole question"}
     assert set(reasons) == {"no answer", *duplicates, *shares}
-    again = problems.sieve(sieved.kept, exam, settings("real"))
+    again = cleaning.sieve(sieved.kept, exam, settings("real"))
     assert len(again.dropped) == 0  # nothing is left to find
 
 
@@ -460,14 +483,14 @@ def test_a_rephrased_benchmark_falls(exam, spelling):
     items = exam.filter(lambda row: row["benchmark"] in ("aime", "math"))
     rows = [{**r, "question": SPELLINGS[spelling](r["question"])} for r in items]
     leaked = Dataset.from_list(rows).select_columns(list(COLUMNS))
-    assert problems.decontaminate(leaked, exam).kept["id"] == []
+    assert cleaning.decontaminate(leaked, exam).kept["id"] == []
 
 
 @real
 def test_no_item_of_aime24_is_left_in_the_real_pool(exam):
-    kept = problems.sieve(problems.real_pool(SHARED), exam, settings("real")).kept
-    letters = {"".join(problems.words(question)) for question in kept["question"]}
-    items = {"".join(problems.words(question)) for question in exam["question"]}
+    kept = cleaning.sieve(problems_sources.real_pool(SHARED), exam, settings("real")).kept
+    letters = {"".join(problems_text.words(question)) for question in kept["question"]}
+    items = {"".join(problems_text.words(question)) for question in exam["question"]}
     assert not letters & items
 
 
@@ -493,14 +516,14 @@ def test_the_benchmark_finds_what_it_planted(tmp_path):
 @real
 def test_a_benchmark_poured_into_the_pool_falls_out_again(exam):
     leaked = exam.select_columns(list(COLUMNS)).select(range(0, len(exam), 7))
-    sieved = problems.decontaminate(leaked, exam)
+    sieved = cleaning.decontaminate(leaked, exam)
     assert len(sieved.kept) == 0
     assert set(sieved.dropped["overlap"]) == {1.0}
 
 
 def test_what_fell_is_crossed_with_where_its_counterpart_is():
     pool = pool_of("one", "One", "two", "ONE")
-    sieved = problems.drop_duplicates(pool)
+    sieved = cleaning.drop_duplicates(pool)
     labels = {"p0": "here", "p1": "here", "p2": "here", "p3": "there"}
     found = sieved.crossed("duplicate", labels)
     assert found.to_dict() == {"here": {"here": 1, "there": 1}}
@@ -509,9 +532,9 @@ def test_what_fell_is_crossed_with_where_its_counterpart_is():
 
 def test_tables_are_stored_and_read_again(tmp_path):
     pool = pool_of("one", "two")
-    problems.save(tmp_path, pool=pool, rest=pool.select([1]))
-    assert problems.stored(tmp_path, "pool").to_list() == pool.to_list()
-    assert problems.stored(tmp_path, "rest")["id"] == ["p1"]
+    cleaning.save(tmp_path, pool=pool, rest=pool.select([1]))
+    assert cleaning.stored(tmp_path, "pool").to_list() == pool.to_list()
+    assert cleaning.stored(tmp_path, "rest")["id"] == ["p1"]
 
 
 def test_a_file_may_call_its_columns_as_it_likes(tmp_path):
@@ -519,7 +542,7 @@ def test_a_file_may_call_its_columns_as_it_likes(tmp_path):
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     fields = {"question": "text", "answer": "key", "level": "stars", "subject": "area"}
     given = PoolSettings(source=str(tmp_path / "p.jsonl"), size=9, fields=fields)
-    found = problems.load_pool(given)[0]
+    found = problems_sources.load_pool(given)[0]
     assert [found[name] for name in fields] == ["One?", "1", 4, "algebra"]
 
 
@@ -536,4 +559,4 @@ def test_fields_that_cannot_be_are_named(tmp_path, monkeypatch, source, fields, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.json").write_text(FILES["p.json"])
     with pytest.raises(ValueError, match=message):
-        problems.load_pool(PoolSettings(source=source, size=9, fields=fields))
+        problems_sources.load_pool(PoolSettings(source=source, size=9, fields=fields))

@@ -7,11 +7,20 @@ from random import Random
 import pytest
 from datasets import Dataset
 
-from limo_nb import programs, sandbox, selection
-from limo_nb.generation import chat_prompt
-from limo_nb.problems import COLUMNS, drop_duplicates
-from limo_nb.profiles import FilterSettings, Sampling
-from limo_nb.verifiers import UnitTests, program_of
+from limo_nb.core.settings import (
+    FilterSettings,
+    Sampling,
+)
+from limo_nb.experiments import programs
+from limo_nb.grading import sandbox
+from limo_nb.grading.verifiers import (
+    UnitTests,
+    program_of,
+)
+from limo_nb.inference import chat_prompt
+from limo_nb.problems.cleaning import drop_duplicates
+from limo_nb.problems.sources import COLUMNS
+from limo_nb.selection import solving
 
 VERIFIER = UnitTests(sandbox.Limits(seconds=0.3), trusted=True)
 ALL = [*programs.STEPS, *programs.ENDS]
@@ -97,12 +106,12 @@ def test_the_filter_takes_a_writer_as_its_engine(tmp_path):
     )
     engine = programs.STRONG
     args = (pool, engine.name, settings, engine, "", tmp_path, VERIFIER)
-    attempts = selection.solve(*args)
+    attempts = solving.solve(*args)
     assert attempts["id"] == [name for name in pool["id"] for _ in range(3)]
-    assert attempts.to_list() == selection.solve(*args).to_list()
+    assert attempts.to_list() == solving.solve(*args).to_list()
     assert set(attempts["correct"]) <= {True, False} and all(attempts["finished"])
     short = settings.sampling.model_copy(update={"max_new_tokens": 5})
-    cut = selection.solve(*args[:2], settings.model_copy(update={"sampling": short}), *args[3:])
+    cut = solving.solve(*args[:2], settings.model_copy(update={"sampling": short}), *args[3:])
     assert not any(cut["finished"]) and not any(cut["correct"])
     assert engine.length(chat_prompt("abc", None)) == 3
 

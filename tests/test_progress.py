@@ -1,6 +1,6 @@
 """Progress is one line that changes, or lines where nobody can see one change."""
 
-from limo_nb import progress
+from limo_nb.core import progress
 
 
 def test_in_a_notebook_one_display_is_updated(monkeypatch, capsys):

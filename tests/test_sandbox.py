@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb import sandbox
+from limo_nb.grading import sandbox
 
 FEW = sandbox.Limits(seconds=0.2, clock=60.0)
 CLOSED = all(sandbox.closed().values())

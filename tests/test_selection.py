@@ -12,9 +12,20 @@ from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from tiny import tiny_model
 
-from limo_nb import exercises, lab, selection
-from limo_nb.problems import COLUMNS, DROPPED
-from limo_nb.profiles import SYSTEM_PROMPT, EngineSettings, FilterSettings
+from limo_nb import lab
+from limo_nb.book import exercises
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    EngineSettings,
+    FilterSettings,
+)
+from limo_nb.problems.cleaning import DROPPED
+from limo_nb.problems.sources import COLUMNS
+from limo_nb.selection import (
+    choice,
+    rates,
+    solving,
+)
 
 ENGINE = EngineSettings(kind="transformers", workers=1, batch_size=8, dtype="float32")
 
@@ -52,14 +63,14 @@ def test_solve_attempts_every_problem_and_resumes(model, tmp_path):
     pool = Dataset.from_list(lab.pool(3, seed=1), features=COLUMNS)
     sampling = {"samples": 2, "temperature": 1.0, "max_new_tokens": 6, "seed": 3}
     settings = FilterSettings(sampling=sampling, keep=(0, 0))
-    first = selection.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
+    first = solving.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
     assert first.column_names == ["id", "sample", "text", "tokens", "finished", "correct"]
     pairs = list(zip(first["id"], first["sample"], strict=True))
     assert pairs == [(name, sample) for name in pool["id"] for sample in (0, 1)]
     assert all(verdict is not True for verdict in first["correct"])  # it knows nothing
     (store,) = tmp_path.glob("*.sqlite")
     before = store.stat().st_mtime_ns
-    again = selection.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
+    again = solving.solve(pool, model, settings, ENGINE, "Answer.", tmp_path)
     assert again.to_list() == first.to_list()
     assert store.stat().st_mtime_ns == before  # nothing was made again
 
@@ -78,9 +89,9 @@ def solved(tmp_path_factory):
     def solve(**settings):
         settings = FilterSettings(sampling=sampling, **{"keep": (1, 2), **settings})
         engine = EngineSettings(batch_size=64, dtype="float32")
-        attempts = selection.solve(pool, "lab:weak", settings, engine, SYSTEM_PROMPT, folder)
-        counts = selection.solve_counts(attempts)
-        return settings, attempts, selection.keep_by_rate(pool, counts, settings.keep)
+        attempts = solving.solve(pool, "lab:weak", settings, engine, SYSTEM_PROMPT, folder)
+        counts = rates.solve_counts(attempts)
+        return settings, attempts, rates.keep_by_rate(pool, counts, settings.keep)
 
     solve.pool, solve.folder = pool, folder
     return solve
@@ -101,10 +112,10 @@ def test_stopping_changes_no_verdict(solved, stop_every, keep):
     saved = len(everything) - len(part)
     assert (saved > 0) == (stop_every < 8)
     full = Counter(part["id"])
-    sample = selection.never_stopped(solved.pool, settings)
+    sample = solving.never_stopped(solved.pool, settings)
     assert len(sample) == 5 and all(full[name] == 8 for name in sample)
-    counts = selection.solve_counts(part)
-    fair = selection.fair_counts(counts, solved.pool, settings)
+    counts = rates.solve_counts(part)
+    fair = solving.fair_counts(counts, solved.pool, settings)
     assert sorted(fair["id"]) == sample and set(fair["n"]) == {8}
     order = [(solved.pool["id"].index(name), n) for name, n in zip(part["id"], part["sample"],
              strict=True)]  # fmt: skip
@@ -122,13 +133,13 @@ def test_another_band_samples_nothing_again(solved):
 
 def test_without_stopping_all_are_a_fair_sample(solved):
     settings, _, _ = solved()
-    assert selection.never_stopped(solved.pool, settings) == sorted(solved.pool["id"])
+    assert solving.never_stopped(solved.pool, settings) == sorted(solved.pool["id"])
 
 
 def test_solve_of_nothing_says_so(tmp_path):
     settings = FilterSettings(sampling={"max_new_tokens": 1}, keep=(0, 0))
     with pytest.raises(ValueError, match="left none"):
-        selection.solve(problems("a").select([]), "none", settings, ENGINE, "", tmp_path)
+        solving.solve(problems("a").select([]), "none", settings, ENGINE, "", tmp_path)
 
 
 def test_attempts_are_graded_against_their_own_question():
@@ -141,13 +152,13 @@ def test_attempts_are_graded_against_their_own_question():
             for name, sample, text in texts
         ]
     )
-    graded = selection.grade_attempts(Dataset.from_list(rows, features=COLUMNS), answers)
+    graded = solving.grade_attempts(Dataset.from_list(rows, features=COLUMNS), answers)
     assert graded["correct"] == [True, False, True, False, True]
 
 
 # ---------------------------------------------------------------- counting
 def test_counts_have_three_values():
-    counts = selection.solve_counts(attempts(a="++-?", b="----"))
+    counts = rates.solve_counts(attempts(a="++-?", b="----"))
     assert counts.to_list()[0] | {"low": 0, "high": 0} == {
         "id": "a", "correct": 2, "wrong": 1, "unverifiable": 1, "n": 4, "rate": 0.5,
         "low": 0, "high": 0,
@@ -166,24 +177,24 @@ def test_counts_have_three_values():
     ],
 )
 def test_jeffreys_interval(correct, n, low, high):
-    found = selection.jeffreys(np.array([correct]), np.array([n]))
+    found = rates.jeffreys(np.array([correct]), np.array([n]))
     assert [float(bound[0]) for bound in found] == pytest.approx([low, high], abs=6e-4)
 
 
 def test_intervals_narrow_with_attempts():
-    few, many = (selection.solve_counts(attempts(a="+-" * n))[0] for n in (2, 16))
+    few, many = (rates.solve_counts(attempts(a="+-" * n))[0] for n in (2, 16))
     assert few["rate"] == many["rate"] == 0.5
     assert many["high"] - many["low"] < few["high"] - few["low"]
 
 
 def test_no_attempts_cannot_be_counted():
     with pytest.raises(ValueError, match="no attempts"):
-        selection.solve_counts(attempts(a="+").select([]))
+        rates.solve_counts(attempts(a="+").select([]))
 
 
 def test_outcomes_follow_the_order_of_sampling_and_unverifiable_is_not_right():
     shuffled = attempts(a="+-?+", b="--").select([3, 1, 5, 0, 4, 2])
-    found = selection.outcomes(shuffled)
+    found = rates.outcomes(shuffled)
     assert {name: tries.tolist() for name, tries in found.items()} == {
         "a": [True, False, False, True], "b": [False, False],
     }  # fmt: skip
@@ -194,15 +205,15 @@ def test_mean_interval_holds_the_mean_and_narrows_with_questions():
     few, many = rng.random(20), rng.random(500)
     widths = []
     for values in (few, many):
-        mean, low, high = selection.mean_interval(values)
+        mean, low, high = rates.mean_interval(values)
         assert mean == pytest.approx(values.mean()) and low < mean < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 3
-    assert selection.mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
-    mean, low, high = selection.mean_interval([0.3])
+    assert rates.mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    mean, low, high = rates.mean_interval([0.3])
     assert mean == 0.3 and np.isnan([low, high]).all()
     with pytest.raises(ValueError, match="no values"):
-        selection.mean_interval([])
+        rates.mean_interval([])
 
 
 # ---------------------------------------------------------------- filtering
@@ -223,16 +234,16 @@ def test_mean_interval_holds_the_mean_and_narrows_with_questions():
     ],
 )
 def test_keep_by_rate(marks, keep, reason):
-    counts = selection.solve_counts(attempts(a=marks))
-    sieved = selection.keep_by_rate(problems("a"), counts, keep)
+    counts = rates.solve_counts(attempts(a=marks))
+    sieved = rates.keep_by_rate(problems("a"), counts, keep)
     assert (len(sieved.kept), len(sieved.dropped)) == ((0, 1) if reason else (1, 0))
     assert sieved.dropped.features == DROPPED
     assert [row["reason"].startswith(reason) for row in sieved.dropped] == [True] * bool(reason)
 
 
 def test_filter_keeps_order_and_accounts_for_all():
-    counts = selection.solve_counts(attempts(a="+-", b="--", c="++", d="-+", e="++"))
-    sieved = selection.keep_by_rate(problems(*"dcbae"), counts, (1, 1))
+    counts = rates.solve_counts(attempts(a="+-", b="--", c="++", d="-+", e="++"))
+    sieved = rates.keep_by_rate(problems(*"dcbae"), counts, (1, 1))
     assert sieved.kept["id"] == ["d", "a"]
     assert sieved.dropped["id"] == ["c", "b", "e"]
     assert sieved.reasons() == {
@@ -252,18 +263,18 @@ def test_filter_keeps_order_and_accounts_for_all():
 )
 def test_filter_says_what_is_wrong(counts, keep, message):
     with pytest.raises(ValueError, match=message):
-        selection.keep_by_rate(problems("a", "b"), selection.solve_counts(counts), keep)
+        rates.keep_by_rate(problems("a", "b"), rates.solve_counts(counts), keep)
 
 
 def test_reasons_can_be_counted_where_sampling_stopped_early():
-    counts = selection.solve_counts(attempts(a="+", b="-+", c="--+", d="----"))
-    sieved = selection.keep_by_rate(problems(*"abcd"), counts, (0, 0))
+    counts = rates.solve_counts(attempts(a="+", b="-+", c="--+", d="----"))
+    sieved = rates.keep_by_rate(problems(*"abcd"), counts, (0, 0))
     assert sieved.reasons() == {"too easy: more than 0 correct": 3}
 
 
 def test_a_question_that_is_settled_needs_no_more_attempts():
-    counts = selection.solve_counts(attempts(a="+---", b="++", c="++++"))
-    sieved = selection.keep_by_rate(problems("a", "b", "c"), counts, (0, 1))
+    counts = rates.solve_counts(attempts(a="+---", b="++", c="++++"))
+    sieved = rates.keep_by_rate(problems("a", "b", "c"), counts, (0, 1))
     assert sieved.kept["id"] == ["a"]
 
 
@@ -285,16 +296,16 @@ def uneven():
     [(3, {1}), (9, {3}), (13, {5, 3}), (43, {30, 10, 3}), (99, {30, 10, 3})],
 )
 def test_cells_get_equal_shares_until_they_are_empty(k, sizes):
-    chosen = selection.balanced(uneven(), k, seed=0)
+    chosen = choice.balanced(uneven(), k, seed=0)
     found = Counter(zip(chosen["subject"], chosen["level"], strict=True))
     assert len(chosen) == min(k, 43) and len(set(chosen["id"])) == len(chosen)
     assert set(found.values()) == sizes
 
 
 def test_balance_is_deterministic_and_independent_of_order():
-    one = selection.balanced(uneven(), 12, seed=4).to_list()
-    assert selection.balanced(uneven().shuffle(seed=9), 12, seed=4).to_list() == one
-    assert selection.balanced(uneven(), 12, seed=5).to_list() != one
+    one = choice.balanced(uneven(), 12, seed=4).to_list()
+    assert choice.balanced(uneven().shuffle(seed=9), 12, seed=4).to_list() == one
+    assert choice.balanced(uneven(), 12, seed=5).to_list() != one
 
 
 def test_farthest_first_leaves_repetitions_out():
@@ -306,7 +317,7 @@ def test_farthest_first_leaves_repetitions_out():
         [problem(str(i), question=q) for i, q in enumerate(questions)], features=COLUMNS
     )
     for seed in range(5):
-        chosen = selection.balanced(pool, 3, seed)
+        chosen = choice.balanced(pool, 3, seed)
         groups = {"cat": 0, "sine": 0, "三角": 0}
         for question in chosen["question"]:
             groups[next(word for word in groups if word in question)] += 1
@@ -320,7 +331,7 @@ def test_every_choice_is_the_farthest_of_its_cell():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     place = {name: i for i, name in enumerate(pool["id"])}
     cosine = np.clip(vectors @ vectors.T, 0, 1)
-    chosen = selection.balanced(pool, 14, 3, vectors).to_list()
+    chosen = choice.balanced(pool, 14, 3, vectors).to_list()
     taken = [place[chosen[0]["id"]]]
     for row in chosen[1:]:
         cell = [
@@ -337,7 +348,7 @@ def test_hashed_cosines_are_those_of_tfidf():
     texts = [row["question"] for row in lab.pool(400, 1)]
     texts += ["the cat sat", "the cats sat", "integrate x", "三角形的面积", "三角形的周长"]
     full = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
-    found = selection.tfidf(texts)
+    found = choice.tfidf(texts)
     off = np.abs(found @ found.T - (full @ full.T).toarray())
     assert off.mean() < 0.02 and off.max() < 0.2
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(len(texts)), abs=1e-5)
@@ -370,7 +381,7 @@ def test_small_and_equal_sets(questions, k):
     rows = [problem(str(i), question=q) for i, q in enumerate(questions)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        chosen = selection.balanced(Dataset.from_list(rows, features=COLUMNS), k, 0)
+        chosen = choice.balanced(Dataset.from_list(rows, features=COLUMNS), k, 0)
     assert len(chosen) == min(k, len(questions)) and chosen["similarity"][0] == 0
 
 
@@ -385,11 +396,11 @@ def test_small_and_equal_sets(questions, k):
 )
 def test_vectors_must_fit(vectors, message):
     with pytest.raises(ValueError, match=message):
-        selection.balanced(problems("a", "b"), 2, 0, vectors)
+        choice.balanced(problems("a", "b"), 2, 0, vectors)
 
 
 def test_vectors_of_any_length_are_compared_by_direction():
-    chosen = selection.balanced(problems("a", "b"), 2, 0, [[9.0, 0.0], [10.0, 0.0]])
+    chosen = choice.balanced(problems("a", "b"), 2, 0, [[9.0, 0.0], [10.0, 0.0]])
     assert chosen["similarity"] == [0, pytest.approx(1)]
 
 
@@ -399,23 +410,23 @@ def test_embeddings_can_take_the_place_of_words(model):
     angles = np.array([0.0, 0.1, 1.5, 1.6])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for seed in range(4):
-        chosen = selection.balanced(pool, 2, seed, vectors)["id"]
+        chosen = choice.balanced(pool, 2, seed, vectors)["id"]
         assert len({name in "ab" for name in chosen}) == 2
-    turned = selection.balanced(pool.select([3, 2, 1, 0]), 2, 0, vectors[::-1])
-    assert turned["id"] == selection.balanced(pool, 2, 0, vectors)["id"]
+    turned = choice.balanced(pool.select([3, 2, 1, 0]), 2, 0, vectors[::-1])
+    assert turned["id"] == choice.balanced(pool, 2, 0, vectors)["id"]
 
 
 def test_embeddings_need_a_model(tmp_path):
     with pytest.raises(ValueError, match="no model for embeddings at .*config.json"):
-        selection.embed(["A purse."], str(tmp_path))
+        choice.embed(["A purse."], str(tmp_path))
 
 
 def test_embeddings_do_not_depend_on_padding(model):
     texts = ["A dial of ten marks is at 7.", "A purse.", "A dial of ten marks is at 8."]
-    together = selection.embed(texts, model)
+    together = choice.embed(texts, model)
     assert together.shape[0] == 3
     assert np.linalg.norm(together, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
-    alone = np.concatenate([selection.embed([text], model) for text in texts])
+    alone = np.concatenate([choice.embed([text], model) for text in texts])
     assert np.allclose(together, alone, atol=1e-5)
     assert together[0] @ together[2] > together[0] @ together[1]
 
@@ -431,11 +442,11 @@ def test_cells_in_effect(sizes, cells):
         for n in range(size)
     ]
     table = Dataset.from_list(rows, features=COLUMNS)
-    assert selection.cells_in_effect(table) == pytest.approx(cells, abs=1e-3)
+    assert choice.cells_in_effect(table) == pytest.approx(cells, abs=1e-3)
 
 
 def test_every_choice_has_a_reason():
-    chosen = selection.balanced(uneven(), 5, seed=0)
+    chosen = choice.balanced(uneven(), 5, seed=0)
     assert all(reason.startswith("kept because ") for reason in chosen["reason"])
     rare = next(row for row in chosen if row["level"] == 5)
     assert "dial, level 5 (3 candidates)" in rare["reason"]
@@ -447,7 +458,7 @@ def test_every_choice_has_a_reason():
 )
 def test_balance_says_what_is_wrong(pool, k, message):
     with pytest.raises(ValueError, match=message):
-        selection.balanced(pool, k, seed=0)
+        choice.balanced(pool, k, seed=0)
 
 
 # ---------------------------------------------------------------- exercises

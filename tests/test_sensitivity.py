@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from limo_nb import evaluation, profiles, sensitivity
+from limo_nb.core import settings
+from limo_nb.evaluation import (
+    attempts,
+    estimates,
+)
+from limo_nb.experiments import sensitivity
 
 REFERENCES = {"a": "7", "b": "1/2"}
 
@@ -17,7 +22,7 @@ def results(rows: list[tuple[str, int, str, bool | None, bool]]) -> Dataset:
          "finished": finished}
         for name, sample, text, correct, finished in rows
     ]  # fmt: skip
-    return Dataset.from_list(made, features=evaluation.RESULTS)
+    return Dataset.from_list(made, features=attempts.RESULTS)
 
 
 TEXTS = results(
@@ -55,14 +60,14 @@ def test_any_right_takes_one_row_an_item_and_is_pass_at_n() -> None:
     )  # fmt: skip
     best = sensitivity.any_right(rows)
     assert list(best["id"]) == ["a", "b"] and list(best["sample"]) == [1, 0]
-    value = evaluation.accuracy([best]).value
-    assert value == evaluation.accuracy([rows], k=2).value == 0.5
+    value = estimates.accuracy([best]).value
+    assert value == estimates.accuracy([rows], k=2).value == 0.5
 
 
 def test_single_runs_average_to_the_accuracy_of_all_samples() -> None:
     runs = sensitivity.single_runs(TEXTS)
     assert runs == [1.0, 1.0, 0.5, 0.0]
-    assert sum(runs) / 4 == pytest.approx(evaluation.accuracy([TEXTS]).value)
+    assert sum(runs) / 4 == pytest.approx(estimates.accuracy([TEXTS]).value)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -72,7 +77,7 @@ def test_first_samples_are_the_runs_that_would_have_come_first(k: int) -> None:
     assert [(row["id"], row["sample"]) for row in few] == [
         (name, sample) for name in "ba" for sample in range(k)
     ]
-    value = evaluation.accuracy([few]).value
+    value = estimates.accuracy([few]).value
     assert value == pytest.approx(sum(sensitivity.single_runs(TEXTS)[:k]) / k)
 
 
@@ -82,9 +87,9 @@ def test_samples_that_are_not_there(k: int) -> None:
         sensitivity.first_samples(TEXTS, k)
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", settings.names())
 def test_one_thing_at_a_time(name: str) -> None:
-    profile = profiles.load(name)
+    profile = settings.load(name)
     ways = sensitivity.ways(profile)
     assert len(ways) == len(sensitivity.SAMPLED) + len(sensitivity.PROMPTS)
     for prompt in sensitivity.PROMPTS:

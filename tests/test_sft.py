@@ -9,12 +9,37 @@ from datasets import Dataset
 from tiny import problems, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from limo_nb.artifacts import write_json
-from limo_nb.generation import chat_prompt, load_tokenizer, model_digest
-from limo_nb.profiles import SYSTEM_PROMPT, SftSettings, load
-from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many, launch
-from limo_nb.sft.encoding import EMPTY, IGNORED, Encoded, PlannedRows, closing_ids, encode, plan
-from limo_nb.sft.launch import launch_command, prepare
+from limo_nb.core.files import write_json
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    SftSettings,
+    load,
+)
+from limo_nb.inference import (
+    chat_prompt,
+    load_tokenizer,
+    model_digest,
+)
+from limo_nb.sft import (
+    Task,
+    fine_tune,
+    fine_tune_here,
+    fine_tune_many,
+    launch,
+)
+from limo_nb.sft.encoding import (
+    EMPTY,
+    IGNORED,
+    Encoded,
+    PlannedRows,
+    closing_ids,
+    encode,
+    plan,
+)
+from limo_nb.sft.launch import (
+    launch_command,
+    prepare,
+)
 from limo_nb.sft.train import (
     MARKER,
     CheckpointRefused,

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from limo_nb.cli import sft  # noqa: F401  (registers its commands)
 from limo_nb.cli.base import app
-from limo_nb.generation import load_tokenizer
-from limo_nb.profiles import SYSTEM_PROMPT
+from limo_nb.core.settings import SYSTEM_PROMPT
+from limo_nb.inference import load_tokenizer
 from limo_nb.sft.encoding import IGNORED
 
 

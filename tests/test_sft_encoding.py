@@ -11,9 +11,18 @@ from tiny import problems, tiny_model
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from limo_nb.generation import DEFAULT_SYSTEM, chat_prompt, load_tokenizer, prompt_ids
-from limo_nb.lab.tokenizer import CHAT_TEMPLATE, CONTROL, SPLIT
-from limo_nb.profiles import SYSTEM_PROMPT
+from limo_nb.core.settings import SYSTEM_PROMPT
+from limo_nb.inference import (
+    DEFAULT_SYSTEM,
+    chat_prompt,
+    load_tokenizer,
+    prompt_ids,
+)
+from limo_nb.lab.tokenizer import (
+    CHAT_TEMPLATE,
+    CONTROL,
+    SPLIT,
+)
 from limo_nb.sft.encoding import (
     EMPTY,
     IGNORED,

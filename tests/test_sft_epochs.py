@@ -12,9 +12,22 @@ from safetensors.torch import load_file
 from tiny import problems, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from limo_nb import arms, evaluation, profiles
-from limo_nb.profiles import Sampling, SftSettings
-from limo_nb.sft import Task, epochs, fine_tune, fine_tune_here
+from limo_nb.core import settings as profiles
+from limo_nb.core.settings import (
+    Sampling,
+    SftSettings,
+)
+from limo_nb.evaluation import attempts
+from limo_nb.experiments import (
+    headline,
+    variants,
+)
+from limo_nb.sft import (
+    Task,
+    epochs,
+    fine_tune,
+    fine_tune_here,
+)
 from limo_nb.sft.launch import prepare
 from limo_nb.sft.train import run_job
 
@@ -135,17 +148,17 @@ def test_held_out_questions_are_in_no_training_set():
     drawn = [{"id": str(n), "level": 1, **row} for n, row in enumerate(problems(40, seed=5))]
     questions = Dataset.from_list(drawn)
     limo = Dataset.from_list([{"question_id": row["id"]} for row in drawn[:24]])
-    kept = arms.held_out(profile, questions, limo)
-    assert len(kept) == 8 and kept == arms.held_out(profile, questions, limo)
+    kept = variants.held_out(profile, questions, limo)
+    assert len(kept) == 8 and kept == variants.held_out(profile, questions, limo)
     assert not {row["id"] for row in kept} & set(limo["question_id"])
     texts = {row["question"] for row in kept}
-    assert not texts & set(arms._without(questions, kept)["question"])
-    bulk = arms.bulk_rows(profile, 60)
+    assert not texts & set(variants._without(questions, kept)["question"])
+    bulk = variants.bulk_rows(profile, 60)
     some = bulk.select(range(5)).to_list()
-    left = arms.bulk_rows(profile, 60, some)["question"]
+    left = variants.bulk_rows(profile, 60, some)["question"]
     assert not {row["question"] for row in some} & set(left)
     with pytest.raises(ValueError, match="takes 8 of 40 selected questions, and 4 are in no"):
-        arms.held_out(profile, questions, Dataset.from_list(
+        variants.held_out(profile, questions, Dataset.from_list(
             [{"question_id": row["id"]} for row in drawn[:36]]
         ))  # fmt: skip
 
@@ -168,11 +181,11 @@ def test_the_lab_s_epochs_are_chosen_by_their_answers(tmp_path):
     asked = Dataset.from_list(
         [{"id": f"h{n}", "level": 1, **row} for n, row in enumerate(problems(8, seed=11))]
     )
-    found = arms.choose_epoch(profile, tmp_path, asked)
+    found = headline.choose_epoch(profile, tmp_path, asked)
     items = asked.add_column("benchmark", ["x"] * 8).add_column("in_domain", [True] * 8)
     greedy = Sampling(max_new_tokens=profile.evaluation.sampling.max_new_tokens)
     for epoch, folder in epochs.kept(tmp_path).items():
-        results = evaluation.evaluate(
+        results = attempts.evaluate(
             str(folder), items, greedy, profile.engine, profile.system_prompt, tmp_path / "anew"
         )
         assert found["right"][str(epoch)] == sum(v is True for v in results["correct"])

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from limo_nb import profiles
-from limo_nb.sft import memory, report
+from limo_nb.book import sft_report
+from limo_nb.core import settings
+from limo_nb.sft import planner
 
 
 def rows_of(losses):
@@ -21,8 +22,8 @@ LOGS = {
 
 
 def test_published_has_both_batch_sizes_and_how_the_epoch_was_chosen():
-    paper, mini = profiles.load("paper"), profiles.load("mini")
-    table = report.published(paper, mini)
+    paper, mini = settings.load("paper"), settings.load("mini")
+    table = sft_report.published(paper, mini)
     said, ours, here = (table[name] for name in table.columns)
     assert said["rows a step"] == "64 (paper) or 32 (authors)"
     assert ours["rows a step"] == "64 or 32 (authors)"
@@ -35,27 +36,31 @@ def test_published_has_both_batch_sizes_and_how_the_epoch_was_chosen():
 
 
 def test_the_title_says_what_fits():
-    paper = profiles.load("paper")
-    big = memory.setup_of(paper.sft, paper.models.base, 8, 80, 800)
+    paper = settings.load("paper")
+    big = planner.setup_of(paper.sft, paper.models.base, 8, 80, 800)
     assert big.batch_size == 64 and big.tokens == 16_384 and big.zero == 3
-    title = report.memory_finding(memory.alternatives(big))
+    title = sft_report.memory_finding(planner.alternatives(big))
     assert "8 × 80 GB do with optimiser offloaded and 786 GB of host memory" in title
-    whole = memory.alternatives(memory.setup_of(paper.sft, paper.models.base, 32, 80, 800))
-    assert report.memory_finding(whole).endswith("fits 32 × 80 GB at 16,384 tokens as it is")
-    small = memory.setup_of(paper.sft, paper.models.base, 6, 24, 800)
+    whole = planner.alternatives(planner.setup_of(paper.sft, paper.models.base, 32, 80, 800))
+    assert sft_report.memory_finding(whole).endswith(
+        "fits 32 × 80 GB at 16,384 tokens as it is"
+    )
+    small = planner.setup_of(paper.sft, paper.models.base, 6, 24, 800)
     assert small.batch_size == 66  # 64 cannot be shared by six
     models = ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-72B-Instruct")
-    fits, none = report.fitting(models, small)
+    fits, none = sft_report.fitting(models, small)
     assert (fits["model"], fits["fits"]) == ("Qwen2.5-3B-Instruct", "Liger")
     assert none["fits"] == "in no way shown" and not none["host, GB"]
 
 
 def test_stacked_parts_sum_to_the_peak():
-    paper = profiles.load("paper")
-    for plan in memory.alternatives(memory.setup_of(paper.sft, paper.models.base, 8, 80, 800)):
-        assert sum(plan.stacked().values()) == pytest.approx(plan.peak / memory.GB)
-    tiny = memory.setup_of(
-        profiles.load("mini").sft,
+    paper = settings.load("paper")
+    for plan in planner.alternatives(
+        planner.setup_of(paper.sft, paper.models.base, 8, 80, 800)
+    ):
+        assert sum(plan.stacked().values()) == pytest.approx(plan.peak / planner.GB)
+    tiny = planner.setup_of(
+        settings.load("mini").sft,
         "Qwen/Qwen2.5-0.5B-Instruct",
         1,
         80,
@@ -63,19 +68,19 @@ def test_stacked_parts_sum_to_the_peak():
         tokens=8,
         batch_size=1,
     )
-    assert memory.plan(tiny).stacked()["step"] > 0  # short rows: the optimiser's step is more
+    assert planner.plan(tiny).stacked()["step"] > 0  # short rows: the optimiser's step is more
 
 
 def test_curves_and_their_reading():
-    done, series = report.curves(LOGS)
+    done, series = sft_report.curves(LOGS)
     assert done == [50, 100]
     assert series["limo"] == [(3.0, 2.0, 4.0), (1.5, 1.0, 2.0)]
-    assert "at 3.00 nats" in report.first_step(LOGS, "limo", "poor-limo")
-    assert "at 5.00, further from them" in report.first_step(LOGS, "limo", "poor-limo")
-    assert "no further from them" in report.first_step(LOGS, "poor-limo", "limo")
-    slope = report.slope([(2.0, 0, 0), (1.9, 0, 0)])
+    assert "at 3.00 nats" in sft_report.first_step(LOGS, "limo", "poor-limo")
+    assert "at 5.00, further from them" in sft_report.first_step(LOGS, "limo", "poor-limo")
+    assert "no further from them" in sft_report.first_step(LOGS, "poor-limo", "limo")
+    slope = sft_report.slope([(2.0, 0, 0), (1.9, 0, 0)])
     assert slope == "bulk's hardly falls, from 2.00 to 1.90 between its ends"
-    assert report.slope([(2.0, 0, 0), (1.0, 0, 0)]).startswith("bulk's falls, from 2.00")
+    assert sft_report.slope([(2.0, 0, 0), (1.0, 0, 0)]).startswith("bulk's falls, from 2.00")
 
 
 def test_what_runs_took(tmp_path):
@@ -86,10 +91,10 @@ def test_what_runs_took(tmp_path):
         (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
         done = {"rows": 8, "steps": 2, "seconds": 60.0 * seed, "peak_memory_gib": seed / 2}
         (folder / "done.json").write_text(json.dumps(done))
-    table = report.over_seeds(trained)
+    table = sft_report.over_seeds(trained)
     assert table.loc["limo", "last loss"] == "1.50 (1.00 to 2.00)"
     assert table.loc["poor-limo", "training (s)"] == "60 (60 to 60)"
-    said = report.cost(trained, 300.0)
+    said = sft_report.cost(trained, 300.0)
     assert said.startswith(
         "3 models in 5.0 minutes, of which 4.0 were training, with at most 1.0"
     )
@@ -97,6 +102,6 @@ def test_what_runs_took(tmp_path):
 
 def test_answers_stand_beside_each_other_escaped():
     items = [{"question": "<1", "answer": "2"}, {"question": "b", "answer": "3"}]
-    html = report.answers_html(items, {"base": ["", "x"], "limo": ["y", "z"]})
+    html = sft_report.answers_html(items, {"base": ["", "x"], "limo": ["y", "z"]})
     assert "&lt;1 [2]" in html and "(nothing)" in html
     assert html.count('class="limo-pair"') == 2

@@ -17,8 +17,13 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import problems, tiny_model
 
-from limo_nb.profiles import SftSettings
-from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many
+from limo_nb.core.settings import SftSettings
+from limo_nb.sft import (
+    Task,
+    fine_tune,
+    fine_tune_here,
+    fine_tune_many,
+)
 from limo_nb.sft.train import read_log
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limo_nb import lab, sieves
-from limo_nb.sieves import Exam, Shingles, Tokens
+from limo_nb import lab
+from limo_nb.problems import (
+    duplicates,
+)
+from limo_nb.problems import (
+    text as problems_text,
+)
+from limo_nb.problems.contamination import (
+    Exam,
+    Tokens,
+)
+from limo_nb.problems.duplicates import Shingles
 
 SAME = [
     ("Find  $x$\n", "find x"),
@@ -38,7 +48,7 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_what_normalise_ignores(one, other):
-    assert sieves.normalise(one) == sieves.normalise(other)
+    assert problems_text.normalise(one) == problems_text.normalise(other)
 
 
 @pytest.mark.parametrize(
@@ -51,12 +61,12 @@ def test_what_normalise_ignores(one, other):
     + [r"\hskip 1 mm", r"\kern - 3. pt", r"\text{ }", "\\text {\n}", "\\ ", r"\HSKIP 1MM"],
 )
 def test_a_space_in_latex_is_a_space(space):
-    assert sieves.normalise(rf"2{space} x{space}+y") == "2 x+y"
+    assert problems_text.normalise(rf"2{space} x{space}+y") == "2 x+y"
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_what_normalise_keeps(one, other):
-    assert sieves.normalise(one) != sieves.normalise(other)
+    assert problems_text.normalise(one) != problems_text.normalise(other)
 
 
 ALPHABET = "ab C12$~_{}()+=,.\\\n frac\u200b已"
@@ -65,10 +75,10 @@ ALPHABET = "ab C12$~_{}()+=,.\\\n frac\u200b已"
 @given(st.text(ALPHABET, max_size=30))
 @settings(max_examples=300, deadline=None)
 def test_spaces_and_case_never_count(text):
-    normal = sieves.normalise(text)
-    assert sieves.normalise(f" {text}\n ") == normal
-    assert sieves.normalise(text.replace(" ", " \n ")) == normal
-    assert sieves.words(text.upper()) == sieves.words(text)
+    normal = problems_text.normalise(text)
+    assert problems_text.normalise(f" {text}\n ") == normal
+    assert problems_text.normalise(text.replace(" ", " \n ")) == normal
+    assert problems_text.words(text.upper()) == problems_text.words(text)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +91,7 @@ def test_spaces_and_case_never_count(text):
     ],
 )
 def test_words(text, tokens):
-    assert sieves.words(text) == tokens
+    assert problems_text.words(text) == tokens
 
 
 # ---------------------------------------------------------------- hashed n-grams
@@ -98,7 +108,7 @@ def test_hashes_are_equal_where_ngrams_are(rows, n):
         for i in range(max(len(row) - n + 1, min(len(row), 1)))
     ]
     assert len(hashes) == len(grams) == starts[-1]
-    assert [len(sieves.ngrams(row, n)) for row in rows] == [
+    assert [len(problems_text.ngrams(row, n)) for row in rows] == [
         len(set(own.tolist())) for own in np.split(hashes, starts[1:-1])
     ][: len(rows)]
     assert len(set(hashes.tolist())) == len(set(grams))
@@ -119,15 +129,15 @@ QUESTIONS = list(dict.fromkeys(row["question"] for row in lab.pool(150, 5)))
 def test_hashing_proposes_what_all_pairs_find(near, answers):
     given = {"same": ["1"], "none": [""], "mixed": ["1", "2", ""]}[answers]
     given = [given[n % len(given)] for n in range(len(QUESTIONS))]
-    sets = [sieves.ngrams(sieves.words(q), sieves.SHINGLE) for q in QUESTIONS]
+    sets = [problems_text.ngrams(problems_text.words(q), duplicates.SHINGLE) for q in QUESTIONS]
     wanted = {
         (b, a)
         for a, b in combinations(range(len(QUESTIONS)), 2)
-        if sieves.jaccard(sets[a], sets[b]) >= near
+        if problems_text.jaccard(sets[a], sets[b]) >= near
         and (given[a] == given[b] or not given[a] or not given[b])
     }
-    marks = sieves.mark([QUESTIONS], len(QUESTIONS), near)
-    pairs = sieves.candidates(marks.signatures, given, near)
+    marks = duplicates.mark([QUESTIONS], len(QUESTIONS), near)
+    pairs = duplicates.candidates(marks.signatures, given, near)
     found = set(map(tuple, pairs.tolist()))
     assert len(wanted - found) <= 0.02 * len(wanted)
     assert all(given[a] == given[b] or not given[a] or not given[b] for a, b in found)
@@ -137,24 +147,24 @@ def test_hashing_proposes_what_all_pairs_find(near, answers):
 def test_likeness_is_the_jaccard_index():
     rows = np.arange(20)
     shingles = Shingles(rows, [QUESTIONS[:7], QUESTIONS[7:20]])
-    sets = [sieves.ngrams(sieves.words(q), sieves.SHINGLE) for q in QUESTIONS]
+    sets = [problems_text.ngrams(problems_text.words(q), duplicates.SHINGLE) for q in QUESTIONS]
     for one, other in combinations(rows.tolist(), 2):
-        assert shingles.jaccard(one, other) == sieves.jaccard(sets[one], sets[other])
+        assert shingles.jaccard(one, other) == problems_text.jaccard(sets[one], sets[other])
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.99, 1.0])
 def test_bands_miss_a_pair_at_the_threshold_once_in_two_hundred(threshold):
-    count = sieves.bands(threshold)
-    rows = sieves.PERMUTATIONS // count
+    count = duplicates.bands(threshold)
+    rows = duplicates.PERMUTATIONS // count
     assert 1 - (1 - threshold**rows) ** count >= 0.995
 
 
 def test_a_crowd_costs_no_square():
-    signatures = sieves.sketches([["one", "and", "all"]] * 1500, 0.9)
-    pairs = sieves.candidates(signatures, ["1"] * 1500, 0.9)
-    assert len(pairs) < 1500 * sieves.CROWD
+    signatures = duplicates.sketches([["one", "and", "all"]] * 1500, 0.9)
+    pairs = duplicates.candidates(signatures, ["1"] * 1500, 0.9)
+    assert len(pairs) < 1500 * duplicates.CROWD
     assert set(pairs[:, 0]) == set(range(1, 1500))  # each has its leader
-    gone = sieves.repeated(pairs, lambda *_: 1.0, 0.9)
+    gone = duplicates.repeated(pairs, lambda *_: 1.0, 0.9)
     assert {earlier for earlier, _ in gone.values()} == {0} and len(gone) == 1499
 
 
@@ -162,7 +172,7 @@ def test_a_crowd_costs_no_square():
 def test_the_net_holds_whatever_matches():
     exam = Exam(tuple(QUESTIONS[::5]), ngram=8)
     net = exam.net()
-    rows = [sieves.words(question) for question in QUESTIONS]
+    rows = [problems_text.words(question) for question in QUESTIONS]
     held = net.holds(rows, Tokens.of(rows))
     matches = [exam.match(question) for question in QUESTIONS]
     assert [match is not None for match in matches] == held.tolist()
@@ -173,14 +183,14 @@ def test_the_net_holds_whatever_matches():
 
 @pytest.mark.parametrize("items", [(), ("?",)])
 def test_an_exam_without_words_holds_nothing(items):
-    marks = sieves.mark([["?", "One two"]], 2, exam=Exam(items))
+    marks = duplicates.mark([["?", "One two"]], 2, exam=Exam(items))
     assert not marks.suspects.any()
 
 
 def test_no_questions_at_all():
-    marks = sieves.mark([], 0, 0.9, Exam(("One two three",)))
+    marks = duplicates.mark([], 0, 0.9, Exam(("One two three",)))
     assert (len(marks.exact), len(marks.suspects)) == (0, 0)
-    assert len(sieves.candidates(marks.signatures, [], 0.9)) == 0
+    assert len(duplicates.candidates(marks.signatures, [], 0.9)) == 0
 
 
 # ---------------------------------------------------------------- processes

@@ -5,9 +5,22 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from limo_nb import chains, grading, sandbox, selection
-from limo_nb.problems import COLUMNS
-from limo_nb.verifiers import MATHEMATICS, UnitTests, as_reference, program_of
+from limo_nb.chains import collection
+from limo_nb.grading import (
+    sandbox,
+    verdicts,
+)
+from limo_nb.grading.verifiers import (
+    MATHEMATICS,
+    UnitTests,
+    as_reference,
+    program_of,
+)
+from limo_nb.problems.sources import COLUMNS
+from limo_nb.selection import (
+    rates,
+    solving,
+)
 
 TESTS = as_reference("f", [([1], 2), ([5], 6), ([-1], 0)])
 PROGRAMS = UnitTests(sandbox.Limits(seconds=0.2), trusted=True)
@@ -23,7 +36,7 @@ RIGHT = block("def f(x):", "    return x + 1")
 def test_mathematics_is_the_grader():
     references, responses = ["6", "6", "6", ""], [r"\boxed{6}", r"\boxed{5}", "hm", "6"]
     found = MATHEMATICS.verify(references, responses)
-    assert found == grading.grade_many(references, responses)
+    assert found == verdicts.grade_many(references, responses)
     assert [verdict.correct for verdict in found] == [True, False, False, None]
 
 
@@ -156,11 +169,11 @@ def test_funnel_and_chains_take_a_verifier():
     problems, answers = stage_inputs(
         {"a": TESTS, "b": TESTS}, {"a": [wrong, once, f"{wrong}\n{RIGHT}"], "b": [wrong] * 3}
     )
-    attempts = selection.grade_attempts(problems, answers, PROGRAMS)
+    attempts = solving.grade_attempts(problems, answers, PROGRAMS)
     assert attempts["correct"] == [False, True, True, False, False, False]
-    kept = selection.keep_by_rate(problems, selection.solve_counts(attempts), (1, 2)).kept
+    kept = rates.keep_by_rate(problems, rates.solve_counts(attempts), (1, 2)).kept
     assert kept["id"] == ["a"]
-    found = chains.collect(problems, attempts, verifier=PROGRAMS)
+    found = collection.collect(problems, attempts, verifier=PROGRAMS)
     assert found["sample"] == [1, 2]
     after = found["after_answer"]
     assert after[0] > 0 and after[1] == 0, "words behind the first right program"

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from browser import Browser
 
-from limo_nb import viewer
+from limo_nb.book import chain_viewer
 
 LAB = (
     "1) 2*3=6. Check: 2*3=6, right.\n"
@@ -58,7 +58,7 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("fold", [True, False, None])
 def test_html_shows_exactly_the_text(text, fold):
-    page = Reader(viewer.to_html(text, legend=False, fold=fold))
+    page = Reader(chain_viewer.to_html(text, legend=False, fold=fold))
     assert page.text == text
     assert {tag for tag, _ in page.tags} <= {
         "style",
@@ -74,34 +74,34 @@ def test_html_shows_exactly_the_text(text, fold):
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_passages_joined_are_the_text(text):
-    assert "".join(viewer.passages(text)) == text
+    assert "".join(chain_viewer.passages(text)) == text
 
 
 def test_long_chains_are_folded_and_short_ones_not():
-    assert "<details" not in viewer.to_html(LAB)
-    html = viewer.to_html(LONG)
+    assert "<details" not in chain_viewer.to_html(LAB)
+    html = chain_viewer.to_html(LONG)
     assert 5 < html.count("<details") < 40
     assert html.count("<details open>") == 1
     assert "\\boxed{40}" in html.split("<details open>")[1]
     first = html.split("<summary>")[1].split("</summary>")[0]
     assert first.startswith("<b>1</b>0) 0+1=1.") and '<span class="limo-step">' in first
-    assert all(len(part) < 2 * viewer.BREAK for part in viewer.passages(LONG))
+    assert all(len(part) < 2 * chain_viewer.BREAK for part in chain_viewer.passages(LONG))
 
 
 def test_titles_are_escaped_in_text_and_label():
-    page = Reader(viewer.to_html(LAB, title='<b onclick="x">"'))
+    page = Reader(chain_viewer.to_html(LAB, title='<b onclick="x">"'))
     assert '<b onclick="x">"' in page.text
     assert dict(page.tags[1][1])["aria-label"] == '<b onclick="x">"'
 
 
 def test_html_colours_roles_and_underlines_words():
-    html = viewer.to_html(LAB)
+    html = chain_viewer.to_html(LAB)
     for name in ("step", "check", "exploration", "answer"):
         assert f'<span class="limo-{name}">' in html.split("limo-legend")[-2]
     assert '<u title="verification">Check</u>' in html
     assert '<u title="granularity">Since</u>' in html
     legend = html.split('class="limo-legend"')[1]
-    assert all(says in legend for says, *_ in viewer.ROLES.values())
+    assert all(says in legend for says, *_ in chain_viewer.ROLES.values())
 
 
 def luminance(colour):
@@ -113,20 +113,20 @@ def luminance(colour):
 
 
 def test_html_has_contrast_in_light_and_dark():
-    html = viewer.to_html(BARE)
+    html = chain_viewer.to_html(BARE)
     light, dark = re.findall(
         r"[{;]color:(#[0-9a-f]{6})", re.sub(r"border-color[^;}]*|background:[^;}]*;?", "", html)
     )
-    for _, _, on_light, on_dark in viewer.ROLES.values():
+    for _, _, on_light, on_dark in chain_viewer.ROLES.values():
         for ink, ground in ((light, on_light), (dark, on_dark)):
             a, b = sorted((luminance(ink), luminance(ground)))
             assert (b + 0.05) / (a + 0.05) >= 7, (ink, ground)
-    assert all(f"{where} .limo-step" in html for where in viewer.DARK)
+    assert all(f"{where} .limo-step" in html for where in chain_viewer.DARK)
     assert "http" not in html  # needs nothing from elsewhere
 
 
 def test_side_by_side_has_both_and_one_style():
-    html = viewer.side_by_side(LAB, BARE, ("A & B", "C"))
+    html = chain_viewer.side_by_side(LAB, BARE, ("A & B", "C"))
     page = Reader(html)
     assert html.count("<style>") == 1 and html.count('class="limo-chain"') == 2
     assert "A & B" in page.text and LAB in page.text and BARE in page.text
@@ -134,7 +134,7 @@ def test_side_by_side_has_both_and_one_style():
 
 def test_empty_chain_cannot_be_shown():
     with pytest.raises(ValueError, match="empty chain"):
-        viewer.to_html(" \n")
+        chain_viewer.to_html(" \n")
 
 
 # ---------------------------------------------------------------- in a browser
@@ -149,7 +149,9 @@ def page_of(html, folder):
 
 
 def test_in_a_browser_html_in_a_chain_is_text_and_keys_unfold_it(tmp_path):
-    html = viewer.side_by_side(NASTY * 40, LONG, ("<img src=y onerror='window.hit=3'>", "b"))
+    html = chain_viewer.side_by_side(
+        NASTY * 40, LONG, ("<img src=y onerror='window.hit=3'>", "b")
+    )
     with Browser(tmp_path / "profile") as browser:
         browser.open(page_of(html, tmp_path))
         assert browser.value(SHOWN.format(".limo-chain:first-child ")) == NASTY * 40

@@ -15,7 +15,12 @@ import pytest
 import torch
 
 from limo_nb import lab
-from limo_nb.generation import (
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference import (
     Ask,
     chat_prompt,
     complete,
@@ -24,7 +29,6 @@ from limo_nb.generation import (
     prompt_ids,
     vllm_server,
 )
-from limo_nb.profiles import SYSTEM_PROMPT, EngineSettings, Sampling
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None,

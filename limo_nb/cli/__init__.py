@@ -24,9 +24,9 @@ def main() -> None:
 
 def _failures() -> tuple[type[Exception], ...]:
     """The package's own; imported after a failure only, since torch takes seconds."""
-    from limo_nb.artifacts import MissingArtifact
-    from limo_nb.book import ChapterFailed
-    from limo_nb.generation import EngineFailed, NotInstalled
-    from limo_nb.render import RenderFailed
+    from limo_nb.book.render import RenderFailed
+    from limo_nb.book.run import ChapterFailed
+    from limo_nb.core.runs import MissingArtifact
+    from limo_nb.inference import EngineFailed, NotInstalled
 
     return (ChapterFailed, RenderFailed, MissingArtifact, EngineFailed, NotInstalled)

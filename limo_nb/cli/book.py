@@ -11,7 +11,15 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from limo_nb.cli.base import AsJson, Overrides, Profile, app, console, parse_overrides, plain
+from limo_nb.cli.base import (
+    AsJson,
+    Overrides,
+    Profile,
+    app,
+    console,
+    parse_overrides,
+    plain,
+)
 
 
 @app.command()
@@ -24,7 +32,7 @@ def run(
     override: Overrides = None,
 ) -> None:
     """Execute the chapters whose code, profile or predecessors changed."""
-    from limo_nb.book import run_chapters
+    from limo_nb.book.run import run_chapters
 
     started = time.monotonic()
     done = run_chapters(
@@ -42,7 +50,7 @@ def render(
     override: Overrides = None,
 ) -> None:
     """Build _build/html/index.html from the executed chapters."""
-    from limo_nb import render as rendering
+    from limo_nb.book import render as rendering
 
     rendering.render(profile, parse_overrides(override), force, console=console)
 
@@ -50,7 +58,8 @@ def render(
 @app.command()
 def status(profile: Profile = "mini", override: Overrides = None) -> None:
     """Chapters and stages: present or not, how old, how long they took, what made them."""
-    from limo_nb import book, profiles
+    from limo_nb.book import run as book
+    from limo_nb.core import settings as profiles
 
     root = book.find_root()
     settings = profiles.load(profile, parse_overrides(override))
@@ -60,7 +69,7 @@ def status(profile: Profile = "mini", override: Overrides = None) -> None:
 
 
 def _chapter_table(root: Path, settings: Any) -> Table:
-    from limo_nb import book
+    from limo_nb.book import run as book
 
     every = book.chapters(root)
     wanted = book.keys([chapter for chapter in every if chapter.path.exists()], settings)
@@ -77,7 +86,7 @@ def _chapter_table(root: Path, settings: Any) -> Table:
 
 def stage_rows(home: Path) -> list[dict[str, Any]]:
     """One row for each known stage under `home`, present or not, in the book's order."""
-    from limo_nb.artifacts import CHAPTER_OF
+    from limo_nb.core.runs import CHAPTER_OF
 
     rows = []
     for name, chapter in CHAPTER_OF.items():
@@ -122,7 +131,7 @@ def results(
     as_json: AsJson = False,
 ) -> None:
     """The accuracy table of the last evaluation."""
-    from limo_nb.artifacts import Run
+    from limo_nb.core.runs import Run
 
     evaluation = Run(profile, parse_overrides(override)).load("evaluation")
     rows = evaluation.json("table.json")
@@ -147,7 +156,7 @@ def results(
 @app.command()
 def doctor() -> None:
     """What this machine has, and which profiles it can run."""
-    from limo_nb import doctor as examination
+    from limo_nb.cli import checks as examination
 
     for part in ("machine", "software", "lab_models", "profile_findings"):
         for row in getattr(examination, part)():

@@ -20,7 +20,7 @@ from limo_nb.cli.base import (
     name_broken,
     plain,
 )
-from limo_nb.profiles import SYSTEM_PROMPT
+from limo_nb.core.settings import SYSTEM_PROMPT
 
 Source = Annotated[
     str, typer.Argument(help="JSON, JSONL or Parquet of any known format, or GAIR/LIMO[-v2].")
@@ -44,20 +44,25 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score reasoning chains: four dimensions, score and level of every row."""
-    from limo_nb import chains, exchange, rows
+    from limo_nb.chains import (
+        choice,
+        formats,
+        scoring,
+    )
+    from limo_nb.core import records
 
     if scale not in ("batch", "limo"):
         raise ValueError(f"--scale is {scale!r}: it may be batch or limo")
-    check_written(Path(file), ("--out", out, rows.WRITTEN))
+    check_written(Path(file), ("--out", out, records.WRITTEN))
     broken: list[str] = []
-    read = exchange.read(file, broken if skip_broken else None)
-    ruler = chains.Scale.default() if scale == "limo" else chains.Scale.of(
+    read = formats.read(file, broken if skip_broken else None)
+    ruler = scoring.Scale.default() if scale == "limo" else scoring.Scale.of(
         row["solution"] for row in read
     )  # fmt: skip
-    scored = chains.graded(read, bands, within, ruler, _counter(tokenizer))
+    scored = choice.graded(read, bands, within, ruler, _counter(tokenizer))
     name_broken(broken)
     if out:
-        rows.write(map(_joined, read, scored), out)
+        records.write(map(_joined, read, scored), out)
     counted = f"tokens of {tokenizer}" if tokenizer else "words"
     if as_json:
         report = {"chains": len(scored), "broken": broken, "scale": asdict(ruler)}
@@ -74,10 +79,10 @@ def score(
 def _counter(tokenizer: str | None) -> Callable[[str], float]:
     """What counts tokens: the words of a text without a tokenizer, which is quick to load."""
     if tokenizer is None:
-        from limo_nb.chains import count_words
+        from limo_nb.chains.scoring import count_words
 
         return count_words
-    from limo_nb.generation import token_counter
+    from limo_nb.inference import token_counter
 
     return token_counter(tokenizer)
 
@@ -124,15 +129,16 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write training rows for LLaMA-Factory (alpaca, sharegpt), TRL (messages) or as LIMO's."""
-    from limo_nb import exchange, rows
+    from limo_nb.chains import formats
+    from limo_nb.core import records
 
-    check_written(Path(file), ("OUT", out, (".json", *rows.WRITTEN)))
+    check_written(Path(file), ("OUT", out, (".json", *records.WRITTEN)))
     broken: list[str] = []
-    read = exchange.read(file, broken if skip_broken else None)
+    read = formats.read(file, broken if skip_broken else None)
     if register:
-        exchange.entry(to, out)  # fails before a file is written
-    exchange.write(exchange.convert(read, to, system), out)
-    info = exchange.dataset_info(out, to, register) if register else None
+        formats.entry(to, out)  # fails before a file is written
+    formats.write(formats.convert(read, to, system), out)
+    info = formats.dataset_info(out, to, register) if register else None
     name_broken(broken)
     report = {"file": str(out), "format": to, "rows": len(read), "broken": broken,
               "dataset_info": str(info) if info else None}  # fmt: skip

@@ -12,7 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from limo_nb.cli.base import AsJson, app, console, plain
+from limo_nb.cli.base import (
+    AsJson,
+    app,
+    console,
+    plain,
+)
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="lab:NAME, a folder, or a Hub id (ID@REVISION).")
@@ -55,9 +60,9 @@ def evaluate(
     """
     from datasets import disable_progress_bars
 
-    from limo_nb import scoring
-    from limo_nb.profiles import SYSTEM_PROMPT
-    from limo_nb.protocols import protocol as named
+    from limo_nb.core.settings import SYSTEM_PROMPT
+    from limo_nb.evaluation import scoring
+    from limo_nb.evaluation.protocols import protocol as named
 
     disable_progress_bars()  # of files; the work has a line of its own
     settings = _engine(kind=engine, batch_size=batch_size, workers=workers, dtype=dtype)
@@ -83,7 +88,7 @@ def evaluate(
 def _engine(**fields: Any) -> Any:
     from pydantic import ValidationError
 
-    from limo_nb.profiles import EngineSettings
+    from limo_nb.core.settings import EngineSettings
 
     try:
         return EngineSettings(**fields)
@@ -94,7 +99,10 @@ def _engine(**fields: Any) -> Any:
 
 def _scores(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
     """Percent with intervals, what varies, and the three counts; pass@k and cons@k if any."""
-    from limo_nb.estimates import VERDICTS, told
+    from limo_nb.evaluation.estimates import (
+        VERDICTS,
+        told,
+    )
 
     rows = list(rows)
     several = [head for head in SEVERAL if any(head in row for row in rows)]
@@ -119,7 +127,7 @@ SEVERAL = {"pass_at_k": "pass@k (%)", "cons_at_k": "cons@k (%)"}  # of several s
 
 def _of_k(row: Mapping[str, Any], name: str) -> str:
     """ "k = 4: 63.4 (58.1 to 68.0)", or nothing where numbers of samples differ."""
-    from limo_nb.estimates import told
+    from limo_nb.evaluation.estimates import told
 
     return f"k = {row['k']}: {told(row[name])}" if name in row else ""
 
@@ -170,7 +178,10 @@ def compare(
     """
     from datasets import disable_progress_bars
 
-    from limo_nb import estimates, scoring
+    from limo_nb.evaluation import (
+        estimates,
+        scoring,
+    )
 
     disable_progress_bars()
     rows = scoring.compare(a, b)
@@ -196,8 +207,8 @@ def compare(
 @app.command()
 def benchmarks(as_json: AsJson = False) -> None:
     """The benchmarks, where they come from, and what is known to be wrong with them."""
-    from limo_nb import benchmarks as known
-    from limo_nb.lock import locked
+    from limo_nb.core.pins import locked
+    from limo_nb.evaluation import benchmarks as known
 
     rows = known.overview()
     if as_json:

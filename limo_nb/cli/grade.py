@@ -10,7 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from limo_nb.cli.base import AsJson, app, plain
+from limo_nb.cli.base import (
+    AsJson,
+    app,
+    plain,
+)
 
 
 @app.command()
@@ -29,8 +33,11 @@ def grade(
     """
     from time import perf_counter
 
-    from limo_nb import rows as files
-    from limo_nb.grading import agreement, grade_many
+    from limo_nb.core import records as files
+    from limo_nb.grading.verdicts import (
+        agreement,
+        grade_many,
+    )
 
     broken: list[str] = []
     found = [row for row in (_row(r, p, broken) for p, r in files.records(file, broken)) if row]
@@ -53,7 +60,7 @@ def grade(
 
 def _row(row: Any, place: str, broken: list[str]) -> dict[str, Any] | None:
     """`row` if it can be graded; else None, and the reason is put into `broken`."""
-    from limo_nb.rows import required
+    from limo_nb.core.records import required
 
     try:
         row = dict(required(row, ("gold", "response"), place))

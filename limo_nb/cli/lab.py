@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from limo_nb.cli.base import app, console, plain
+from limo_nb.cli.base import (
+    app,
+    console,
+    plain,
+)
 
 lab_app = typer.Typer(no_args_is_help=True, help="The lab's models: make them, check them.")
 app.add_typer(lab_app, name="lab")
@@ -36,7 +40,7 @@ def _log_row(row: dict) -> None:
 @lab_app.command()
 def verify() -> None:
     """Check the digests of the shipped lab models."""
-    from limo_nb import doctor as examination
+    from limo_nb.cli import checks as examination
 
     findings = examination.lab_models()
     for row in findings:

@@ -21,7 +21,7 @@ from limo_nb.cli.base import (
     parse_overrides,
     plain,
 )
-from limo_nb.profiles import Normalisation
+from limo_nb.core.settings import Normalisation
 
 File = Annotated[Path, typer.Argument(help="JSONL, JSON, Parquet or Arrow.")]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
@@ -70,25 +70,32 @@ def decontaminate(
     as_json: AsJson = False,
 ) -> None:
     """Keep the rows of FILE that repeat no benchmark item; report the others."""
-    from limo_nb import problems, rows, sources
+    from limo_nb.core import records
+    from limo_nb.problems import (
+        cleaning,
+        sources,
+        text,
+    )
 
     started = time.monotonic()
     out = out or _beside(file, "clean", ".parquet" if file.suffix == ".parquet" else ".jsonl")
     report = report or _beside(file, "dropped", ".jsonl")
-    check_written(file, ("--out", out, rows.parts(file)), ("--report", report, rows.WRITTEN))
+    check_written(
+        file, ("--out", out, records.parts(file)), ("--report", report, records.WRITTEN)
+    )
     broken = [] if skip_broken else None
     texts, exam = sources.read_texts(file, question, broken=broken), _exam(against)
-    sieved = problems.Sieved(texts, problems.nothing())
+    sieved = cleaning.Sieved(texts, cleaning.nothing())
     if duplicates:
-        sieved = sieved.then(lambda left: problems.drop_duplicates(left, near))
+        sieved = sieved.then(lambda left: cleaning.drop_duplicates(left, near))
     sieved = sieved.then(
-        lambda left: problems.decontaminate(
-            left, exam, ngram, characters, threshold, problems.FORMS[normalisation]
+        lambda left: cleaning.decontaminate(
+            left, exam, ngram, characters, threshold, text.FORMS[normalisation]
         )
     )
     kept = set(sieved.kept["row"][:])
-    rows.write_part(file, out, kept.__contains__, [] if skip_broken else None)
-    rows.write(sieved.dropped, report)
+    records.write_part(file, out, kept.__contains__, [] if skip_broken else None)
+    records.write(sieved.dropped, report)
     facts = {"rows": len(texts), "kept": len(sieved.kept), "dropped": sieved.reasons()}
     facts |= {"out": str(out), "report": str(report), "benchmark items": len(exam)}
     _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
@@ -117,7 +124,8 @@ def _exam(against: Sequence[str] | None) -> Any:
     """
     from datasets import concatenate_datasets
 
-    from limo_nb import benchmarks, sources
+    from limo_nb.evaluation import benchmarks
+    from limo_nb.problems import sources
 
     tables, owners = [], {}
     for name in _sources(against or ["paper"]):
@@ -135,7 +143,7 @@ def _exam(against: Sequence[str] | None) -> Any:
 
 def _sources(against: Sequence[str]) -> list[str]:
     """Files and single benchmarks, each once, for which the names in `against` stand."""
-    from limo_nb import benchmarks
+    from limo_nb.evaluation import benchmarks
 
     names = [
         own
@@ -166,8 +174,18 @@ def sample(
 
     Engine, system prompt and what is not given here come from the profile (chains.sampling).
     """
-    from limo_nb import profiles, rows, sources
-    from limo_nb.generation import chat_prompt, complete, open_engine
+    from limo_nb.core import (
+        records,
+    )
+    from limo_nb.core import (
+        settings as profiles,
+    )
+    from limo_nb.inference import (
+        chat_prompt,
+        complete,
+        open_engine,
+    )
+    from limo_nb.problems import sources
 
     started = time.monotonic()
     settings = profiles.load(profile, parse_overrides(override))
@@ -178,14 +196,14 @@ def sample(
     sampling = profiles.checked(profiles.Sampling, "the sampling", given)
     out = out or _beside(file, "answers", ".jsonl")
     store = store or out.with_suffix(".sqlite")
-    check_written(file, ("--out", out, rows.WRITTEN), ("--store", store, ()))
+    check_written(file, ("--out", out, records.WRITTEN), ("--store", store, ()))
     broken = [] if skip_broken else None
     texts = sources.read_texts(file, question, broken=broken).remove_columns("row")
     items = [(r["id"], chat_prompt(r["question"], settings.system_prompt)) for r in texts]
     with open_engine(settings.engine, model) as engine:
         answers = complete(engine, items, sampling, store, label=model)
     asked = {row["id"]: row for row in texts}
-    rows.write(({**asked[row["id"]], **row, "model": model} for row in answers), out)
+    records.write(({**asked[row["id"]], **row, "model": model} for row in answers), out)
     facts = {"questions": len(texts), "completions": len(answers), "model": model}
     facts |= {"finished": sum(answers["finished"]), "tokens": sum(answers["tokens"])}
     facts |= {"sampling": sampling.model_dump(), "out": str(out), "store": str(store)}
@@ -210,17 +228,19 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Choose K questions of FILE, balanced over subject and level, unlike each other."""
-    from limo_nb import rows, selection, sources
+    from limo_nb.core import records
+    from limo_nb.problems import sources
+    from limo_nb.selection import choice
 
     out = out or _beside(file, "selected", ".jsonl")
-    check_written(file, ("--out", out, rows.WRITTEN))
+    check_written(file, ("--out", out, records.WRITTEN))
     broken = [] if skip_broken else None
     pool = sources.read_problems(file, fields=_fields(field), answered=False, broken=broken)
-    vectors = selection.embed(pool["question"][:], embed) if embed else None
-    chosen = selection.balanced(pool, k, seed, vectors)
-    rows.write(chosen, out)
+    vectors = choice.embed(pool["question"][:], embed) if embed else None
+    chosen = choice.balanced(pool, k, seed, vectors)
+    records.write(chosen, out)
     facts: dict[str, Any] = {"rows": len(pool), "chosen": len(chosen), "seed": seed}
     facts["compared by"] = f"embeddings of {embed}" if embed else "TF-IDF"
-    facts["cells before"] = round(selection.cells_in_effect(pool), 2)
-    facts["cells after"] = round(selection.cells_in_effect(chosen), 2)
+    facts["cells before"] = round(choice.cells_in_effect(pool), 2)
+    facts["cells after"] = round(choice.cells_in_effect(chosen), 2)
     _tell(facts | {"out": str(out)}, broken, as_json)

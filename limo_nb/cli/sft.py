@@ -14,11 +14,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from limo_nb.cli.base import AsJson, Overrides, Profile, app, console, parse_overrides, plain
+from limo_nb.cli.base import (
+    AsJson,
+    Overrides,
+    Profile,
+    app,
+    console,
+    parse_overrides,
+    plain,
+)
 
 if TYPE_CHECKING:
-    from limo_nb.profiles import SftSettings
-    from limo_nb.sft.memory import Offload, Plan, Setup
+    from limo_nb.core.settings import SftSettings
+    from limo_nb.sft.planner import (
+        Offload,
+        Plan,
+        Setup,
+    )
 
 File = Annotated[
     Path, typer.Argument(help="Rows with question and solution: .jsonl, .json or .parquet.")
@@ -36,7 +48,7 @@ def _settings(
     profile: str, override: list[str] | None, version: str | None
 ) -> tuple[SftSettings, str]:
     """(settings of fine-tuning, system prompt) of a profile."""
-    from limo_nb import profiles
+    from limo_nb.core import settings as profiles
 
     whole = profiles.load(profile, parse_overrides(override))
     return (whole.sft.version(version) if version else whole.sft), whole.system_prompt
@@ -65,7 +77,10 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Token ids and labels of each row, and which rows are over the limit."""
-    from limo_nb.generation import DEFAULT_SYSTEM, load_tokenizer
+    from limo_nb.inference import (
+        DEFAULT_SYSTEM,
+        load_tokenizer,
+    )
     from limo_nb.sft import encoding
 
     settings, prompt = _settings(profile, override, None)
@@ -116,7 +131,10 @@ def sft(
     """Fine-tune MODEL on the rows of FILE; a run that was killed is continued."""
     from datasets import Dataset
 
-    from limo_nb.sft import encoding, launch
+    from limo_nb.sft import (
+        encoding,
+        launch,
+    )
 
     settings, prompt = _settings(profile, override, version)
     rows, _ = encoding.read_rows(file)
@@ -161,7 +179,7 @@ def launch(
     as_json: AsJson = False,
 ) -> None:
     """A run on several machines: hostfile, and scripts for deepspeed, torchrun and SLURM."""
-    from limo_nb.artifacts import write_atomic
+    from limo_nb.core.files import write_atomic
     from limo_nb.sft import cluster
 
     settings, _ = _settings(profile, override, version)
@@ -211,22 +229,22 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Memory by part, host memory, time and GPU-hours of a run, before it is started."""
-    from limo_nb.sft import memory
+    from limo_nb.sft import planner
 
     if offload not in ("none", "optimizer", "all"):
         raise ValueError(f"--offload {offload!r} is none of none, optimizer, all")
     settings, _ = _settings(profile, override, version)
     count = rows or _profile_rows(profile, override)
-    setup = memory.setup_of(
+    setup = planner.setup_of(
         settings, model, gpus, gpu_memory, count, tokens=tokens or settings.max_tokens,
         zero=zero, offload=_offload(offload), checkpointing=checkpointing, liger=liger,
         packing=packing, gpus_per_node=gpus_per_node, mean_tokens=mean_tokens, tflops=tflops,
         mfu=mfu,
     )  # fmt: skip
-    plans = memory.alternatives(setup)
+    plans = planner.alternatives(setup)
     if as_json:
         others = [other.row() for other in plans[1:]]
-        document = {**plans[0].row(), "note": memory.UNMEASURED, "alternatives": others}
+        document = {**plans[0].row(), "note": planner.UNMEASURED, "alternatives": others}
         sys.stdout.write(json.dumps(document) + "\n")
         return
     _show_plans(setup, plans)
@@ -237,20 +255,21 @@ def _offload(value: str) -> Offload:
 
 
 def _profile_rows(profile: str, override: list[str] | None) -> int:
-    from limo_nb import profiles
+    from limo_nb.core import settings as profiles
 
     return profiles.load(profile, parse_overrides(override)).chains.rows
 
 
 def _show_plans(setup: Setup, plans: list[Plan]) -> None:
-    from limo_nb.sft import memory, report
+    from limo_nb.book import sft_report
+    from limo_nb.sft import planner
 
     plain(
         f"{setup.model}: {setup.shape.parameters / 1e9:.2f} billion parameters, rows of up to "
         f"{setup.tokens:,} tokens, {setup.batch_size} a step, {setup.rows} rows, "
         f"{setup.epochs} epochs, {plans[0].steps} steps"
     )
-    shown = report.memory_rows(plans)
+    shown = sft_report.memory_rows(plans)
     names = [str(row.pop("setup")).split(", ", 2) for row in shown]
     title = "GB of one GPU, " + ", ".join(names[0][:2])
     table = Table("", *(name[2] if name[2:] else "as it is" for name in names), title=title)
@@ -260,7 +279,7 @@ def _show_plans(setup: Setup, plans: list[Plan]) -> None:
     console.print(table)
     plain(
         f"time at {setup.mfu:.0%} of {setup.tflops:g} TFLOP/s, a stated share; "
-        + memory.UNMEASURED
+        + planner.UNMEASURED
     )
 
 

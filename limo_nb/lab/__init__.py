@@ -13,7 +13,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from limo_nb.lab.world import FAMILIES, IN_DOMAIN, MAX_STEPS, LabProblem, draw
+from limo_nb.lab.world import (
+    FAMILIES,
+    IN_DOMAIN,
+    MAX_STEPS,
+    LabProblem,
+    draw,
+)
 
 HARD = (5, 8)  # steps of benchmark problems
 BENCHMARK_SEED = 2025

@@ -25,11 +25,23 @@ import yaml
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from limo_nb import artifacts, lab
+from limo_nb import lab
+from limo_nb.core import (
+    files,
+    machine,
+)
+from limo_nb.core.precision import settle
 from limo_nb.lab import texts
-from limo_nb.lab.tokenizer import SPLIT, train_tokenizer
-from limo_nb.lab.world import FAMILIES, MAX_STEPS, LabProblem, draw
-from limo_nb.precision import settle
+from limo_nb.lab.tokenizer import (
+    SPLIT,
+    train_tokenizer,
+)
+from limo_nb.lab.world import (
+    FAMILIES,
+    MAX_STEPS,
+    LabProblem,
+    draw,
+)
 
 IGNORED = -100  # label of a token without loss
 DOCUMENTS_PER_CHUNK = 256
@@ -367,7 +379,7 @@ def _kept_precision(folder: Path, device: str) -> str:
     """The precision of the run in `folder`: a run that continues keeps the one it began in."""
     kept = folder / "precision.json"
     if not kept.exists():
-        artifacts.write_json(kept, asdict(settle("auto", device)))
+        files.write_json(kept, asdict(settle("auto", device)))
     return json.loads(kept.read_text())["dtype"]
 
 
@@ -389,7 +401,7 @@ def _rewind(journal: Path, which: str, state_file: Path) -> None:
             continue
         if row["phase"] != which or row["tokens"] <= known:
             kept.append(line)
-    artifacts.write_atomic(journal, "".join(kept))
+    files.write_atomic(journal, "".join(kept))
 
 
 def as_dict(name: str) -> dict[str, Any]:
@@ -410,11 +422,11 @@ def ship(name: str, work: Path) -> Path:
         "recipe": as_dict(name),
         "final": {row["phase"]: row for row in rows},
         "precision": json.loads((source / "precision.json").read_text()),
-        "hardware": artifacts.hardware(),
-        "versions": artifacts.provenance()["versions"],
+        "hardware": machine.hardware(),
+        "versions": machine.provenance()["versions"],
     }
-    artifacts.write_json(target / "record.json", record)
-    artifacts.write_atomic(target / "README.md", _card(name, record))
+    files.write_json(target / "record.json", record)
+    files.write_atomic(target / "README.md", _card(name, record))
     return target
 
 

@@ -11,7 +11,12 @@ import json
 from collections.abc import Iterator
 
 from limo_nb import lab
-from limo_nb.lab.pretrain import Phase, chunk_rng, pages, recipes
+from limo_nb.lab.pretrain import (
+    Phase,
+    chunk_rng,
+    pages,
+    recipes,
+)
 from limo_nb.lab.world import LabProblem
 
 

@@ -10,7 +10,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from limo_nb.lab.world import FAMILIES, LabProblem, Step, draw
+from limo_nb.lab.world import (
+    FAMILIES,
+    LabProblem,
+    Step,
+    draw,
+)
 
 SYSTEM_PROMPTS = (
     "Please reason step by step, and put your final answer within \\boxed{}.",

@@ -18,8 +18,12 @@ from typing import Any, Literal
 import torch
 from transformers import DataCollatorWithFlattening
 
-from limo_nb import rows as row_files
-from limo_nb.generation import chat_prompt, plain_ids, prompt_ids
+from limo_nb.core import records as row_files
+from limo_nb.inference import (
+    chat_prompt,
+    plain_ids,
+    prompt_ids,
+)
 
 IGNORED = -100  # label of a token without loss
 EMPTY = -1  # place in a batch that no row fills

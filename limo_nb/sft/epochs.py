@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from limo_nb.artifacts import write_atomic, write_json
+from limo_nb.core.files import (
+    write_atomic,
+    write_json,
+)
 
 PARTS = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 

@@ -22,12 +22,23 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from limo_nb.artifacts import write_atomic
-from limo_nb.generation import ALLOCATOR, load_tokenizer, model_digest
-from limo_nb.precision import ONE_THREAD, cores
-from limo_nb.profiles import SftSettings
-from limo_nb.progress import LiveLine
-from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
+from limo_nb.core.files import write_atomic
+from limo_nb.core.precision import (
+    ONE_THREAD,
+    cores,
+)
+from limo_nb.core.progress import LiveLine
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import (
+    ALLOCATOR,
+    load_tokenizer,
+    model_digest,
+)
+from limo_nb.sft.encoding import (
+    COLUMNS,
+    encode,
+    over_length_report,
+)
 from limo_nb.sft.train import (
     CHECKPOINT_SECONDS,
     ELSEWHERE,

@@ -39,10 +39,21 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from limo_nb.artifacts import peak_memory_gib, provenance, write_atomic, write_json
-from limo_nb.generation import load_model, load_tokenizer, quiet_bars
-from limo_nb.precision import settle
-from limo_nb.profiles import SftSettings
+from limo_nb.core.files import (
+    write_atomic,
+    write_json,
+)
+from limo_nb.core.machine import (
+    peak_memory_gib,
+    provenance,
+)
+from limo_nb.core.precision import settle
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import (
+    load_model,
+    load_tokenizer,
+    quiet_bars,
+)
 from limo_nb.sft import epochs
 from limo_nb.sft.encoding import (
     EMPTY,

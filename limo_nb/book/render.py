@@ -1,0 +1,296 @@
+"""The site: executed chapters, the footer of their run, MathJax, all readable offline.
+
+The build tree `_build/site-src/` holds the book with each chapter's prose from its source
+and its outputs from `runs/<profile>/book/`; Jupyter Book renders it with warnings as
+errors. The key of what was rendered is written last.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from rich.console import Console
+
+from limo_nb.book.run import (
+    Chapter,
+    chapters,
+    code_cells,
+    executed_path,
+    find_root,
+    read_notebook,
+    record,
+)
+from limo_nb.core import settings
+from limo_nb.core.files import write_atomic
+from limo_nb.core.progress import PROGRESS
+
+MATHJAX = "3.2.2"
+# The registry's digest of that release: what readers' browsers execute is checked.
+MATHJAX_SHA512 = (
+    "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+)
+# Loaded by MathJax itself, relative to its own address: fonts, TeX extensions, its menu.
+MATHJAX_PARTS = (
+    "tex-mml-chtml.js",
+    "output/chtml/fonts",
+    "input/tex/extensions",
+    "a11y",
+    "sre",
+)
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# Comments for formatters and linters, which tell a reader nothing.
+FOR_TOOLS = re.compile(r"[ ]+# (?:fmt: skip|noqa\b.*)$", re.MULTILINE)
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*?\bsrc=[\"'](?:https?:)?//[^\"']+"
+    r"|<link\b(?=[^>]*\brel=[\"'](?:stylesheet|preload|modulepreload|icon|prefetch)[\"'])"
+    r"[^>]*?\bhref=[\"'](?:https?:)?//[^\"']+",
+    re.IGNORECASE,
+)
+
+
+class RenderFailed(RuntimeError):
+    """The site was not built; the message says why and which command mends it."""
+
+
+def render(
+    profile: str = "mini",
+    overrides: Mapping[str, Any] | None = None,
+    force: bool = False,
+    *,
+    root: Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Build `_build/html/` from the chapters' last run in `profile`; its index.html.
+
+    Nothing is built when nothing changed. Raises RenderFailed for a chapter without an
+    up-to-date run, a warning of the build, a missing tool, or a page that is not offline.
+    """
+    root, console = find_root(root), console or Console()
+    name = settings.load(profile, overrides).name
+    tree, site = root / "_build" / "site-src", root / "_build" / "html"
+    key = assemble(root, name, tree)
+    key_file = root / "_build" / "html.key"
+    index = site / "index.html"
+    if not force and index.exists() and key_file.exists() and key_file.read_text() == key:
+        console.print(f"site: unchanged, {index}", highlight=False, soft_wrap=True)
+        return index
+    key_file.unlink(missing_ok=True)
+    with console.status("jupyter-book build"):
+        _jupyter_book(tree, root)
+        install_mathjax(site / "_static" / "mathjax")
+    outside = external_requests(site)
+    if outside:
+        raise RenderFailed("pages load from elsewhere:\n" + "\n".join(outside[:10]))
+    write_atomic(key_file, key)
+    console.print(f"site: rendered, {index}", highlight=False, soft_wrap=True)
+    return index
+
+
+# ---------------------------------------------------------------- the build tree
+def assemble(root: Path, profile: str, tree: Path) -> str:
+    """Write the build tree for `profile` to `tree`; a digest of all that it holds."""
+    shutil.rmtree(tree, ignore_errors=True)
+    every = chapters(root)
+    skipped = shutil.ignore_patterns("*.ipynb", "text", ".*")
+    shutil.copytree(root / "book", tree / "book", ignore=skipped)
+    shutil.copy(root / "_toc.yml", tree)
+    for chapter in every:
+        notebook = merged(chapter, executed_path(root, profile, chapter), profile)
+        nbformat.write(notebook, tree / chapter.path.relative_to(root))
+    config = yaml.safe_load((root / "_config.yml").read_text())
+    config.setdefault("html", {})["extra_footer"] = footer(root, profile, every)
+    config["execute"] = {"execute_notebooks": "off"}
+    hub = os.environ.get("LIMO_NB_HUB")
+    if hub:
+        config.setdefault("launch_buttons", {})["jupyterhub_url"] = hub
+    (tree / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=True))
+    return _digest(tree)
+
+
+def _digest(tree: Path) -> str:
+    digest = hashlib.sha256()
+    for package in ("jupyter-book", "sphinx-book-theme", "myst-nb", "Sphinx"):
+        digest.update(f"{package} {metadata.version(package)}\n".encode())
+    digest.update(Path(__file__).read_bytes())
+    for path in sorted(p for p in tree.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(tree)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def merged(chapter: Chapter, executed: Path, profile: str) -> NotebookNode:
+    """The chapter's cells with the outputs of its run, where both have the same code.
+
+    The injected parameters are shown only when they differ from the chapter's own.
+    """
+    command = f"limo-nb run --profile {profile} --until {chapter.number}"
+    if not executed.exists():
+        raise RenderFailed(f"{chapter.name} has not been run in {profile!r}: {command}")
+    notebook, run = read_notebook(chapter.path), read_notebook(executed)
+    ours, theirs = code_cells(notebook), code_cells(run)
+    if [cell.source for cell in ours] != [cell.source for cell in theirs]:
+        raise RenderFailed(f"{chapter.name} has changed since it was run: {command}")
+    for cell, done in zip(ours, theirs, strict=True):
+        cell.outputs = _joined(
+            output
+            for output in done.outputs
+            if not {WIDGET, PROGRESS} & set(output.get("data", {}))
+        )
+        for output in cell.outputs:
+            if output.output_type == "stream":  # the reader's clone lies elsewhere
+                output.text = output.text.replace(f"{chapter.path.parents[1]}/", "")
+        cell.source = FOR_TOOLS.sub("", cell.source)
+        cell.execution_count = done.execution_count
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = _as_run(cell.source, run)
+    return notebook
+
+
+def _joined(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """Outputs with neighbouring streams of one name put together as they were written.
+
+    MyST-NB would end each of them with a line break: a chain that a model streams word by
+    word would stand on the page as one word a line.
+    """
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _as_run(source: str, run: NotebookNode) -> str:
+    """The parameters cell as the run had it, so that the page does not misname its profile."""
+    said = run.metadata.get("limo_nb", {})
+    lines = []
+    for line in source.splitlines():
+        for name in ("profile", "overrides"):
+            match = re.match(rf"{name}\s*=[^#]*?(\s*#.*)?$", line)
+            if match and name in said:
+                line = f"{name} = {json.dumps(said[name])}{match[1] or ''}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def footer(root: Path, profile: str, every: list[Chapter]) -> str:
+    """What made the outputs of this site: profile, commit, date, hardware, versions."""
+    records = [record(executed_path(root, profile, chapter)) or {} for chapter in every]
+    facts: dict[str, list[str]] = {"commit": [], "hardware": [], "versions": []}
+    for row in records:
+        versions = {"Python": row.get("python", "unknown"), **row.get("versions", {})}
+        said = {
+            "commit": str(row.get("commit", "unknown")),
+            "hardware": str(row.get("hardware", "unknown")),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        }
+        for name, value in said.items():
+            if value not in facts[name]:
+                facts[name].append(value)
+    dates = sorted(str(row["started"]) for row in records if "started" in row)
+    when = dates[0] if dates[:1] == dates[-1:] else f"{dates[0]} to {dates[-1]}"
+    minutes = sum(row.get("seconds", 0) for row in records) / 60
+    parts = [
+        f"Outputs of profile <b>{html.escape(profile)}</b>, executed {html.escape(when)}"
+        f" in {minutes:.1f} minutes",
+        "commit " + html.escape(", ".join(facts["commit"])),
+        html.escape("; ".join(facts["hardware"])),
+        html.escape("; ".join(facts["versions"])),
+    ]
+    return f'<p class="limo-run">{" · ".join(parts)}</p>'
+
+
+# ---------------------------------------------------------------- the build
+def _jupyter_book(tree: Path, root: Path) -> None:
+    """Run the build afresh: a page that is taken from a cache does not warn again."""
+    shutil.rmtree(root / "_build" / "html", ignore_errors=True)
+    program = Path(sys.executable).with_name("jupyter-book")
+    done = subprocess.run(
+        [program, "build", tree, "--path-output", root, "--all", "-W", "--keep-going", "-n"],
+        capture_output=True,
+        text=True,
+    )
+    log = root / "_build" / "jupyter-book.log"
+    log.write_text(done.stdout + done.stderr)
+    if done.returncode:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
+        warnings = [line for line in plain.splitlines() if "WARNING" in line or "ERROR" in line]
+        lines = warnings[:20] or plain.splitlines()[-20:]
+        raise RenderFailed("the build warned:\n" + "\n".join(lines) + f"\nAll of it: {log}")
+
+
+def external_requests(site: Path) -> list[str]:
+    """What a browser would fetch from elsewhere while it shows the pages of `site`."""
+    found = []
+    for page in sorted(site.rglob("*.html")):
+        for match in LOADED.finditer(page.read_text()):
+            found.append(f"{page.relative_to(site)}: {match[0]}")
+    for sheet in sorted(site.rglob("*.css")):
+        text = re.sub(r"/\*.*?\*/", "", sheet.read_text(), flags=re.DOTALL)
+        for match in re.finditer(r"(?:@import\s+|url\()\s*[\"']?(?:https?:)?//[^\"')]+", text):
+            found.append(f"{sheet.relative_to(site)}: {match[0]}")
+    return found
+
+
+# ---------------------------------------------------------------- MathJax
+def cache_folder() -> Path:
+    """Where fetched files are kept between builds and clones."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "limo-nb"
+
+
+def install_mathjax(folder: Path) -> None:
+    """Put the parts of MathJax that pages load into `folder`."""
+    archive = cache_folder() / f"mathjax-{MATHJAX}.tgz"
+    if not archive.exists():
+        _fetch_mathjax(archive)
+    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if digest != MATHJAX_SHA512:
+        raise RenderFailed(f"{archive} is not MathJax {MATHJAX}: remove it and render again")
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            name = member.name.removeprefix("package/es5/")
+            if member.isfile() and name.startswith(MATHJAX_PARTS):
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(tar.extractfile(member).read())
+
+
+def _fetch_mathjax(archive: Path) -> None:
+    """Let npm fetch the release, under another name until it is whole."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RenderFailed(
+            f"npm fetches MathJax {MATHJAX} once, and is not installed. Install Node.js "
+            f"(`apt-get install npm` or `conda install nodejs`), or put mathjax-{MATHJAX}.tgz "
+            f"from the npm registry at {archive}"
+        )
+    fresh = archive.parent / f".fetch-{os.getpid()}"
+    fresh.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [npm, "pack", "--silent", f"mathjax@{MATHJAX}", "--pack-destination", fresh],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RenderFailed(f"npm could not fetch MathJax {MATHJAX}:\n{done.stderr[-2000:]}")
+    (fresh / archive.name).replace(archive)
+    shutil.rmtree(fresh)

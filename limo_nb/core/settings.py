@@ -1,0 +1,242 @@
+"""What to run: profiles, validated and frozen.
+
+A profile is one YAML file in `limo_nb/profiles/`. A chapter's `parameters` cell names it
+and may override any field; nothing that a profile says is said again in a chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from limo_nb.core.precision import Dtype
+
+# The prompt that LIMO's README names for training and inference.
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class Frozen(BaseModel):
+    """A validated, immutable group of settings; unknown fields are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Settings = TypeVar("Settings", bound=Frozen)
+
+
+class Models(Frozen):
+    """Each is `lab:NAME`, a local folder, or a Hub id, optionally `ID@REVISION`."""
+
+    base: str  # the foundation that is fine-tuned
+    poor: str  # a backbone of the same size that saw less reasoning
+    weak: str  # the short-chain solver of the coarse filter
+    strong: str  # the reasoner of the fine filter, and the teacher
+
+
+class EngineSettings(Frozen):
+    """How completions are made."""
+
+    kind: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
+    over: Literal["transformers", "vllm", "openai"] = "vllm"  # what each actor holds (ray)
+    workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
+    batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
+    dtype: Dtype = "auto"  # see generation.decoding_precision
+
+
+class Sampling(Frozen):
+    """Decoding parameters; `temperature` 0 means greedy."""
+
+    samples: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    max_new_tokens: int = Field(256, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Sampling:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("several samples at temperature 0 would all be the same")
+        return self
+
+
+Normalisation = Literal["full", "case", "none"]  # see sieves.FORMS
+
+
+class PoolSettings(Frozen):
+    """Where problems come from and when two are the same (chapter 3)."""
+
+    source: str  # "lab", a local file or folder, or a Hub data set
+    size: int = Field(ge=1)  # problems taken from the source
+    seed: int = 0
+    ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
+    characters: int = Field(13, ge=2)  # the same for a benchmark item in Chinese
+    # The least share of a problem's n-grams that one item has; 0: one n-gram is enough.
+    threshold: float = Field(0.0, ge=0.0, le=1.0)
+    normalisation: Normalisation = "full"  # of the texts that are searched for n-grams
+    near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
+    # Our column: the source's field, for a file or data set that sources.yaml does not know.
+    fields: dict[str, str] = Field(default_factory=dict)
+
+
+class FilterSettings(Frozen):
+    """A filter by solving: keep questions with `keep[0]..keep[1]` right (chapter 4)."""
+
+    sampling: Sampling
+    keep: tuple[int, int]
+    stop_every: int | None = Field(None, ge=1)  # attempts between two looks; none: no stop
+    never_stopped: int = Field(200, ge=0)  # questions with all attempts, for distributions
+
+
+class ChainSettings(Frozen):
+    """How many questions get chains, and how many chains are kept (chapters 4, 5)."""
+
+    questions: int = Field(ge=1)  # balanced selection from the survivors
+    embeddings: str | None = None  # the model that compares questions; none: TF-IDF
+    rows: int = Field(ge=1)  # the best (question, chain) pairs: the training set
+    sampling: Sampling  # of each teacher
+    teachers: tuple[str, ...] = ()  # none: the strong model
+
+    @property
+    def every_sample(self) -> FilterSettings:
+        """For `selection.solve`: chains are wanted from all samples, whatever comes."""
+        return FilterSettings(sampling=self.sampling, keep=(0, self.sampling.samples))
+
+
+class SftSettings(Frozen):
+    """Fine-tuning (chapter 6); batch is global, lengths are in tokens."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # rows per optimiser step over all ranks
+    learning_rate: float = Field(gt=0)
+    scheduler: str = "cosine"
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    max_tokens: int = Field(ge=8)
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    ranks: int = Field(2, ge=1)
+    offload: bool = False
+    dtype: Dtype = "auto"  # see precision.settle; bfloat16 keeps 32-bit weights too
+    gradient_checkpointing: bool = False
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    over_length: Literal["cut", "drop"] = "cut"  # of rows over max_tokens
+    packing: bool | Literal["auto"] = "auto"  # auto: where FlashAttention 2 is used
+    liger: bool = False  # fused kernels: the logits are never held as a whole
+    keep_epochs: bool = False  # the model after every epoch, and not the last alone
+    # Share of the selected questions that no arm trains on: they decide which epoch is used.
+    held_out: float = Field(0.0, ge=0.0, lt=1.0)
+    # Other values that sources name for the same run, e.g. {authors: {batch_size: 32}}.
+    versions: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    bulk_factor: int = Field(50, ge=1)  # rows of the bulk arm per LIMO row
+
+    @model_validator(mode="after")
+    def _there_are_epochs_to_choose_from(self) -> SftSettings:
+        if self.held_out and not self.keep_epochs:
+            raise ValueError("held_out chooses among epochs: set keep_epochs to true as well")
+        return self
+
+    @model_validator(mode="after")
+    def _versions_are_valid(self) -> SftSettings:
+        for name in self.versions:
+            self.version(name)
+        return self
+
+    def version(self, name: str) -> SftSettings:
+        """These settings with the values of `versions[name]`; it has no versions itself."""
+        if name not in self.versions:
+            known = ", ".join(self.versions) or "none"
+            raise ValueError(f"these settings have no version {name!r}; there are: {known}")
+        return SftSettings(**self.model_dump(exclude={"versions"}) | self.versions[name])
+
+
+class EvaluationSettings(Frozen):
+    """Benchmarks and decoding (chapter 8)."""
+
+    benchmarks: tuple[str, ...]
+    items: int = Field(ge=1)  # at most this many per benchmark
+    sampling: Sampling
+    votes: Sampling  # several samples per item, for majority voting (chapter 7)
+
+
+class AblationSettings(Frozen):
+    """The small arms of chapter 9; each is trained once per seed."""
+
+    sizes: tuple[int, ...]  # numbers of rows
+    rows: int = Field(ge=1)  # rows of every quality arm
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+class Profile(Frozen):
+    """Everything that a run depends on; see `limo_nb/profiles/*.yaml`."""
+
+    name: str
+    purpose: str
+    system_prompt: str = SYSTEM_PROMPT
+    models: Models
+    engine: EngineSettings
+    pool: PoolSettings
+    coarse: FilterSettings
+    fine: FilterSettings
+    chains: ChainSettings
+    sft: SftSettings
+    evaluation: EvaluationSettings
+    ablations: AblationSettings
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The models that chains are sampled from (chapter 5)."""
+        return self.chains.teachers or (self.models.strong,)
+
+
+def names() -> list[str]:
+    """The profiles that the package brings."""
+    files = resources.files("limo_nb.core").joinpath("profiles").iterdir()
+    return sorted(Path(f.name).stem for f in files if f.name.endswith(".yaml"))
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+    """Profile `name` (or a path to a YAML file) with nested or dotted `overrides`.
+
+    Raises ValueError that names the profile, the field and what it may be.
+    """
+    path = resources.files("limo_nb.core").joinpath("profiles", f"{name}.yaml")
+    if not path.is_file():
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
+    raw = yaml.safe_load(path.read_text())
+    for key, value in (overrides or {}).items():
+        _merge(raw, key.split("."), value)
+    return checked(Profile, f"profile {name!r}", raw)
+
+
+def checked(kind: type[Settings], name: str, values: Mapping[str, Any]) -> Settings:
+    """Settings of class `kind`; ValueError that names `name`, the field and what it may be."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        told = "\n".join(f"  {_fault(fault)}" for fault in error.errors())
+        raise ValueError(f"{name} is not valid:\n{told}") from None
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    """What pydantic found, without its own words around a validator's."""
+    place, told = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    return f"{place}: {told}" if place else told  # none: of several fields together
+
+
+def _merge(raw: dict, keys: list[str], value: Any) -> None:
+    """Set `raw[k1][k2]… = value`; mappings are merged, other values replaced."""
+    *path, last = keys
+    for key in path:
+        raw = raw.setdefault(key, {})
+    if isinstance(value, Mapping) and isinstance(raw.get(last), dict):
+        for key, inner in value.items():
+            _merge(raw[last], [key], inner)
+    else:
+        raw[last] = value

@@ -1,0 +1,393 @@
+"""The benchmarks: what is known of them, and their items (chapters 3, 8; paper, section 4).
+
+A benchmark's file is looked for in `LIMO_NB_DATA`/benchmarks and fetched otherwise: with
+`datasets` from the Hub, with pooch from an address. The file itself is fetched and not
+`load_dataset`'s table, which gives a column one type where references have several, and
+has no lines to name. What was fetched is kept in `runs/benchmarks`. What cannot be known
+without the network, a revision or a digest, is recorded in a lock file at the first fetch
+and checked from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from limo_nb import lab
+from limo_nb.core.pins import (
+    keep,
+    lock_file,
+    locked,
+)
+from limo_nb.core.records import records
+from limo_nb.core.runs import runs_root
+from limo_nb.core.settings import EvaluationSettings
+from limo_nb.problems.sources import (
+    COLUMNS,
+    data_root,
+    level_of,
+    plain_answer,
+)
+
+BENCHMARK_COLUMNS = Features(
+    {**COLUMNS, "benchmark": Value("string"), "in_domain": Value("bool")}
+)
+LAB_ITEMS = 40  # per lab benchmark: what the lab's pool may hold copies of
+SHOWN = 5  # broken rows that an error names
+
+
+# ---------------------------------------------------------------- the registry
+@cache
+def _facts() -> dict[str, Any]:
+    text = resources.files("limo_nb.evaluation").joinpath("benchmarks.yaml").read_text()
+    return yaml.safe_load(text)
+
+
+@cache
+def registry() -> dict[str, dict[str, Any]]:
+    """The facts of `benchmarks.yaml`: name → title, file, fields, language, ..."""
+    return {name: facts for name, facts in _facts().items() if not name.startswith("_")}
+
+
+def of_paper() -> list[str]:
+    """The ten benchmarks of the paper, in its order."""
+    return [name for name, facts in registry().items() if facts.get("source") == "limo"]
+
+
+def known(names: Iterable[str]) -> list[str]:
+    """`names` without repetitions; "paper" stands for its ten, "aime25" for both parts.
+
+    Raises ValueError that says which benchmarks there are.
+    """
+    families = {"paper": of_paper(), "aime25": ["aime25_1", "aime25_2"]}
+    found = [own for name in names for own in families.get(name, [name])]
+    unknown = sorted(set(found) - set(registry()))
+    if unknown:
+        there = ", ".join([*registry(), *families])
+        raise ValueError(f"unknown benchmarks {unknown}; there are {there}")
+    return list(dict.fromkeys(found))
+
+
+def overview() -> list[dict[str, Any]]:
+    """A row per benchmark: what the registry says of it, for tables."""
+    rows = []
+    for name, facts in registry().items():
+        source = _facts()["_sources"].get(facts.get("source"), {"title": "made here"})
+        domain = {True: "in domain", False: "out of domain", None: "both"}
+        rows.append(
+            {
+                "name": name,
+                "title": facts["title"],
+                "role": domain[facts.get("in_domain")],
+                "rows": facts.get("rows"),
+                "language": facts["language"],
+                "answers": facts["answers"],
+                "graded by": "judge" if facts["judge"] else "rule",
+                "source": source["title"],
+                "terms": facts["terms"],
+            }
+        )
+    return rows
+
+
+# ---------------------------------------------------------------- files
+@dataclass(frozen=True)
+class Found:
+    """Where a benchmark's file is, and what it is."""
+
+    path: Path
+    source: str  # "local", or what it was fetched from
+    revision: str  # the commit of a Hub data set, "" elsewhere
+    sha256: str
+
+
+def locate(name: str) -> Found:
+    """The file of benchmark `name`: in `LIMO_NB_DATA`/benchmarks, else fetched.
+
+    Raises ValueError for a file that is not the one that was released, or not the one
+    that the lock file recorded; FileNotFoundError where there is none.
+    """
+    facts, root = registry()[name], data_root()
+    local = root / "benchmarks" / facts["file"] if root else None
+    if local and local.exists():
+        found = Found(local, "local", "", sha256(local))
+    else:
+        found = _fetched(name, local)
+    _check(name, found)
+    return found
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kept(name: str) -> Path:
+    """Where the file of benchmark `name` is kept once it was fetched."""
+    return runs_root() / "benchmarks" / registry()[name]["file"]
+
+
+def _fetched(name: str, local: Path | None) -> Found:
+    entry, file = locked("benchmarks").get(name), kept(name)
+    if entry and file.exists():
+        return Found(file, entry["source"], entry["revision"], sha256(file))
+    wanted = local or f"LIMO_NB_DATA/benchmarks/{file.name}"
+    source = _facts()["_sources"][registry()[name]["source"]]
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+        tried = ["not fetched: HF_HUB_OFFLINE is set"]
+    else:
+        tried = []
+        for attempt in _attempts(name, source):
+            try:
+                return attempt()
+            except Exception as error:  # each way of being offline has a class of its own
+                tried.append(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    raise FileNotFoundError(
+        f"benchmark {name!r} is not at {wanted}, and {source['title']} gave nothing "
+        f"({'; '.join(tried)}): connect, or set LIMO_NB_DATA to a folder that has "
+        f"benchmarks/{file.name}"
+    )
+
+
+def _attempts(name: str, source: Mapping[str, Any]) -> list[Callable[[], Found]]:
+    """Ways to fetch a benchmark, in order; each raises or returns."""
+    file = registry()[name]["file"]
+    if "hub" in source:
+        return [lambda: _from_hub(name, source["hub"])]
+    urls = [url.format(file=file, stem=Path(file).stem) for url in source["urls"]]
+    return [lambda url=url: _from_url(name, url) for url in urls]
+
+
+def _from_hub(name: str, repository: str) -> Found:
+    """A file of a Hub data set, at the locked revision if there is one.
+
+    A folder stands for a data set, as in `load_dataset`; it has no revision.
+    """
+    from datasets import DownloadManager
+    from huggingface_hub import dataset_info
+
+    file, root, commit = kept(name), repository, ""
+    if not Path(repository).is_dir():
+        commit = (
+            locked("benchmarks").get(name, {}).get("revision") or dataset_info(repository).sha
+        )
+        root = f"hf://datasets/{repository}@{commit}"
+    path = DownloadManager().download(f"{root}/{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    shutil.copyfile(path, partial)
+    partial.replace(file)
+    return Found(file, f"hub:{repository}/{file.name}", commit, sha256(file))
+
+
+def _from_url(name: str, url: str) -> Found:
+    """A file from a web server, which must have the digest that is known of it, if any."""
+    import pooch
+
+    file = kept(name)
+    known = registry()[name].get("sha256") or locked("benchmarks").get(name, {}).get("sha256")
+    file.unlink(missing_ok=True)  # one that no lock entry vouches for
+    pooch.get_logger().setLevel("WARNING")
+    pooch.retrieve(
+        url, f"sha256:{known}" if known else None, file.name, file.parent,
+        downloader=pooch.HTTPDownloader(timeout=60),
+    )  # fmt: skip
+    return Found(file, url, "", sha256(file))
+
+
+def _check(name: str, found: Found) -> None:
+    """Compare `found` with the registry and the lock file; record what is fetched first."""
+    recorded = locked("benchmarks").get(name)
+    released = registry()[name].get("sha256")
+    if released and found.sha256 != released:
+        raise ValueError(
+            f"{found.path} is not the released file of {name!r}: sha256 {found.sha256}, "
+            f"benchmarks.yaml has {released}. Remove or rename it"
+        )
+    if not recorded and found.source != "local":
+        facts = {"source": found.source, "revision": found.revision, "sha256": found.sha256}
+        recorded = keep("benchmarks", name, facts)
+    if recorded and found.sha256 != recorded["sha256"]:
+        raise ValueError(
+            f"{found.path} is not what was fetched first for {name!r}: sha256 "
+            f"{found.sha256}, {lock_file()} has {recorded['sha256']} of {recorded['fetched']}. "
+            f"Delete that entry to accept the new file, or the file to fetch it again"
+        )
+
+
+# ---------------------------------------------------------------- rows
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {  # of references
+    "integer": lambda value: bool(re.fullmatch(r"-?\d+", str(value))),
+    "whole": lambda value: _is_number(value) and float(value).is_integer(),
+    "number": _is_number,
+    "letter": lambda value: value in list("ABCD"),
+    "text": lambda value: isinstance(value, str) and bool(value.strip()),
+    "list": lambda value: isinstance(value, list) and bool(value),
+    "mapping": lambda value: isinstance(value, Mapping) and bool(value),
+}
+
+
+def read_benchmark(path: Path, name: str | None = None) -> Dataset:
+    """A released benchmark file with the columns of BENCHMARK_COLUMNS.
+
+    The id of a row is `<benchmark>-<line>`. `name` says which benchmark it is where the
+    file's name does not. Raises ValueError for a file that the registry does not know,
+    that has another number of rows, or that has rows which do not fit the schema: each is
+    named by its line, and none is left out silently.
+    """
+    name = name or _named(path)
+    facts, broken, rows, number = registry()[name], [], [], 0
+    for number, (place, record) in enumerate(records(path, broken), 1):
+        try:
+            rows.append(_item(record, place, name, facts, number))
+        except ValueError as error:
+            broken.append(str(error))
+    if broken:
+        more = f"\nand {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        raise ValueError("\n".join(broken[:SHOWN]) + more)
+    if number != facts["rows"]:
+        raise ValueError(f"{path}: {number} rows, the release has {facts['rows']}")
+    return Dataset.from_list(rows, features=BENCHMARK_COLUMNS)
+
+
+def _named(path: Path) -> str:
+    known = {fact["file"]: name for name, fact in registry().items() if "file" in fact}
+    if path.name not in known:
+        raise ValueError(f"{path}: not in benchmarks.yaml, which knows {', '.join(known)}")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: LIMO_NB_DATA/benchmarks needs it")
+    return known[path.name]
+
+
+def _item(record: Any, place: str, name: str, facts: Mapping, line: int) -> dict[str, Any]:
+    _fits(record, place, facts)
+    answer = plain_answer(record[facts["answer"]])
+    letter = record.get(facts.get("choices"), "")
+    if letter and not answer.startswith(f"{letter}."):
+        answer = f"{letter}. {answer}"  # the letter or the text of the option will do
+    question, identifier = record[facts["question"]], f"{name}-{line}"
+    if facts.get("shuffle"):
+        question, answer = shuffle_options(question, answer, identifier, place)
+    return {
+        "id": identifier,
+        "question": question,
+        "answer": answer,
+        "solution": str(record.get("solution") or ""),
+        "source": name,
+        "subject": str(record.get(facts.get("subject"), "")),
+        "level": level_of(record.get(facts.get("level")), place),
+        "benchmark": name,
+        "in_domain": facts["in_domain"],
+    }
+
+
+def _fits(record: Any, place: str, facts: Mapping) -> None:
+    """Raise ValueError where a record is not what the registry says of its benchmark."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{place}: expected a mapping, found {type(record).__name__}")
+    for field in (facts["question"], facts["answer"]):
+        if record.get(field) in (None, ""):
+            raise ValueError(f"{place}: no {field!r}")
+    if not KINDS["text"](record[facts["question"]]):
+        raise ValueError(f"{place}: {facts['question']!r} is not text")
+    value = record[facts["answer"]]
+    if not any(KINDS[kind](value) for kind in facts["references"]):
+        kinds = " or ".join(facts["references"])
+        raise ValueError(f"{place}: {facts['answer']!r} is {value!r}, expected {kinds}")
+    letter = record.get(facts.get("choices"), "")
+    if letter not in ("", *"ABCD"):
+        raise ValueError(f"{place}: {facts['choices']!r} is {letter!r}, expected A to D or ''")
+
+
+OPTIONS = re.compile(
+    r"(?P<stem>.*?)\n+A\. (?P<A>.*?)\n+B\. (?P<B>.*?)\n+C\. (?P<C>.*?)\n+D\. (?P<D>.*?)"
+    r"(?P<request>\n\nPlease reason.*)?",
+    re.DOTALL,
+)
+
+
+def shuffle_options(question: str, answer: str, seed: str, place: str = "") -> tuple[str, str]:
+    """`question` with its options A–D permuted by `seed`, and the letter of the answer.
+
+    The released GPQA has the right option first in every item, so that a model that
+    always says "A" would score 1.
+    """
+    found = OPTIONS.fullmatch(question)
+    if not found:
+        raise ValueError(f"{place}: expected options A. to D., each on its line")
+    order = random.Random(seed).sample("ABCD", 4)
+    lines = [f"{letter}. {found[old]}" for letter, old in zip("ABCD", order, strict=True)]
+    text = found["stem"] + "\n\n" + "\n".join(lines) + (found["request"] or "")
+    return text, "ABCD"[order.index(answer)]
+
+
+def duplicates(items: Dataset) -> list[tuple[str, str]]:
+    """Pairs (id, id of the earlier item with the same question) within a benchmark."""
+    first: dict[tuple[str, str], str] = {}
+    found = []
+    for row in items.select_columns(["id", "benchmark", "question"]):
+        key = (row["benchmark"], " ".join(row["question"].split()))
+        earlier = first.setdefault(key, row["id"])
+        if earlier != row["id"]:
+            found.append((row["id"], earlier))
+    return found
+
+
+# ---------------------------------------------------------------- items
+def real_benchmarks(root: Path, names: Sequence[str] | None = None) -> Dataset:
+    """The items of the paper's benchmarks, or of `names`, from files in `root`/benchmarks."""
+    chosen = of_paper() if names is None else known(names)
+    files = [root / "benchmarks" / registry()[name]["file"] for name in chosen]
+    return concatenate_datasets([read_benchmark(file) for file in files])
+
+
+def load(name: str, count: int | None = None) -> Dataset:
+    """The items of benchmark `name`, at most `count` of them (of each of the lab's ten).
+
+    Where a benchmark has more items, the same random ones are taken every time.
+    """
+    if name == "lab":
+        rows = lab.benchmarks(count or LAB_ITEMS)
+        return Dataset.from_list(rows, features=BENCHMARK_COLUMNS)
+    found = locate(known([name])[0])
+    items = read_benchmark(found.path, name)
+    if count is None or count >= len(items):
+        return items
+    return items.select(sorted(random.Random(name).sample(range(len(items)), count)))
+
+
+def benchmark_items(settings: EvaluationSettings) -> Dataset:
+    """At most `settings.items` items of each benchmark, with the columns of a problem,
+    `benchmark` and `in_domain`. "lab" stands for the lab's ten.
+    """
+    names = known(settings.benchmarks)
+    if not names:
+        raise ValueError("evaluation.benchmarks is empty: name lab or a benchmark")
+    return concatenate_datasets([load(name, settings.items) for name in names])
+
+
+def to_avoid(settings: EvaluationSettings) -> Dataset:
+    """Every item of the benchmarks in `settings`, not only those that are evaluated.
+
+    A run on a few items must not let the others into the training set.
+    """
+    most = max(settings.items, LAB_ITEMS)
+    names = known(settings.benchmarks)
+    return concatenate_datasets([load(n, most if n == "lab" else None) for n in names])

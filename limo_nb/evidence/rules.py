@@ -1,0 +1,177 @@
+"""The claim ledger: rules that were fixed first, numbers that came later (chapters 1, 10).
+
+`book/claims.yml` holds the claims and their rules; this module measures the quantities
+that a rule names in the tables of a run, and computes the verdicts. A rule is data (a
+quantity, an operator, a number): nothing is evaluated as code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from limo_nb.core.paper import published
+from limo_nb.core.settings import (
+    Frozen,
+)
+from limo_nb.evaluation.benchmarks import registry
+
+
+# ---------------------------------------------------------------- the ledger
+class Quantity(Frozen):
+    """`name` in `group` of `table`, less `minus`, or as a share of `over`."""
+
+    table: str
+    name: str
+    group: str = "all"
+    minus: str | None = None
+    minus_table: str | None = None  # where `minus` stands, if not in `table`
+    over: str | None = None
+    unit: Literal["points", "percent", "tokens"] = "points"
+
+
+class Condition(Frozen):
+    """One comparison of a quantity's interval with a number, in the quantity's unit."""
+
+    value: str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Condition:
+        if sum(b is not None for b in (self.at_least, self.above, self.at_most)) != 1:
+            raise ValueError("a condition has exactly one of at_least, above, at_most")
+        return self
+
+    @property
+    def bound(self) -> float:
+        """The number that the interval is compared with."""
+        return next(b for b in (self.at_least, self.above, self.at_most) if b is not None)
+
+    @property
+    def says(self) -> str:
+        """The condition in words, e.g. ``at least 30``."""
+        names = ("at_least", "above", "at_most")
+        name = next(name for name in names if getattr(self, name) is not None)
+        return f"{name.replace('_', ' ')} {self.bound:g}"
+
+    def test(self, low: float, high: float) -> bool | None:
+        """True if the whole interval meets it, False if none of it does, else None."""
+        if self.at_least is not None:
+            return _whole(low >= self.at_least, high >= self.at_least)
+        if self.above is not None:
+            return _whole(low > self.above, high > self.above)
+        return _whole(high <= self.at_most, low <= self.at_most)
+
+
+def _whole(worst: bool, best: bool) -> bool | None:
+    return True if worst else None if best else False
+
+
+class PaperGain(Frozen):
+    """The mean over a group's benchmarks of one published column minus another."""
+
+    model: str
+    over: str
+    group: Literal["in domain", "out of domain", "all"]
+
+
+class Least(Frozen):
+    """What a verdict must rest on, at the least."""
+
+    items: int = Field(ge=1)  # problems that both sides answered
+    seeds: int = Field(ge=1)  # fine-tuning runs of the trained side
+
+
+class Claim(Frozen):
+    """One claim: its words, the paper's figure, the quantities, the rule."""
+
+    id: str
+    title: str
+    claim: str
+    chapter: int
+    paper: str  # may name `figures` in braces
+    figures: dict[str, str | PaperGain] = {}
+    values: dict[str, Quantity] = {}
+    requires: tuple[Condition, ...] = ()
+    rule: tuple[Condition, ...] = ()
+    untested: str = ""  # why nothing here tests it
+    least: Least
+
+    @model_validator(mode="after")
+    def _complete(self) -> Claim:
+        unknown = {c.value for c in (*self.rule, *self.requires)} - set(self.values)
+        if unknown:
+            raise ValueError(f"the rule names unknown values: {', '.join(sorted(unknown))}")
+        if bool(self.rule) == bool(self.untested):
+            raise ValueError("a claim has a rule, or says in `untested` why it has none")
+        return self
+
+    @property
+    def published(self) -> str:
+        """The paper's figure, in words, with the numbers of `paper.yaml`."""
+        found = {name: _figure(figure) for name, figure in self.figures.items()}
+        return self.paper.format(**found)
+
+
+def ledger_path() -> Path:
+    """`book/claims.yml` of the book at or above the current folder."""
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "_toc.yml").exists():
+            return folder / "book" / "claims.yml"
+    raise FileNotFoundError(
+        f"no _toc.yml in {here} or above: open the chapter inside the book's folder, "
+        "which holds book/claims.yml"
+    )
+
+
+def load(path: Path | None = None) -> list[Claim]:
+    """The claims of the ledger; raises ValueError that names the claim and the field."""
+    path = path or ledger_path()
+    raw = yaml.safe_load(path.read_text())
+    claims = [_claim({"least": raw["least"], **row}, path) for row in raw["claims"]]
+    if len({claim.id for claim in claims}) != len(claims):
+        raise ValueError(f"{path}: two claims have the same id")
+    return claims
+
+
+def _claim(row: dict[str, Any], path: Path) -> Claim:
+    try:
+        return Claim(**row)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        message = f"{path}, claim {row.get('id', '?')!r} is not valid:\n" + "\n".join(lines)
+        raise ValueError(message) from None
+
+
+def _figure(figure: str | PaperGain) -> Any:
+    """A published number: by its dotted path in `paper.yaml`, or as a mean gain."""
+    if isinstance(figure, PaperGain):
+        return _paper_gain(figure)
+    value: Any = published()
+    for key in figure.split("."):
+        try:
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise ValueError(f"paper.yaml has no {figure!r} (at {key!r})") from None
+    return value
+
+
+def _paper_gain(figure: PaperGain) -> float:
+    results = published()["results"]
+    places = [
+        place
+        for place, name in enumerate(results["benchmarks"])
+        if figure.group in ("all", _domain(registry()[name]["in_domain"]))
+    ]
+    mine, other = results["models"][figure.model], results["models"][figure.over]
+    return sum(mine[place] - other[place] for place in places) / len(places)
+
+
+def _domain(inside: bool) -> str:
+    return "in domain" if inside else "out of domain"

@@ -1,0 +1,122 @@
+"""The claim ledger: rules that were fixed first, numbers that came later (chapters 1, 10).
+
+`book/claims.yml` holds the claims and their rules; this module measures the quantities
+that a rule names in the tables of a run, and computes the verdicts. A rule is data (a
+quantity, an operator, a number): nothing is evaluated as code.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from limo_nb.book import plots
+from limo_nb.evidence.measuring import (
+    CONTRADICTED,
+    REPRODUCED,
+    SHOWN,
+    UNDECIDED,
+    UNTESTED,
+    Row,
+    _interval,
+)
+from limo_nb.evidence.rules import Claim, Condition
+
+VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED)
+
+
+# ---------------------------------------------------------------- showing
+def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
+    """The ledger as an HTML table; verdicts where `rows` (of `judge`) has them."""
+    found = {row["id"]: row for row in rows}
+    heads = ["claim", "tested in", "the paper's figure"]
+    heads += ["measured here (95 % interval)", "verdict"] if rows else ["by the rule"]
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(_html_row(claim, found.get(claim.id)) for claim in claims)
+    return (
+        '<table class="table limo-ledger" style="text-align:left;white-space:normal">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _html_row(claim: Claim, row: Row | None) -> str:
+    where = "" if claim.untested else f"chapter {claim.chapter}"
+    words = f"<b>{escape(claim.title)}.</b> {escape(claim.claim)}"
+    cells = [words, escape(where), escape(claim.published)]
+    if row is None:
+        rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
+        rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
+        cells.append(escape(rule or f"{UNTESTED}: {claim.untested}"))
+    else:
+        reason = "" if row["verdict"] in (SHOWN, REPRODUCED) else f"<br>{escape(row['reason'])}"
+        cells += [_numbers(row), f"<b>{escape(row['verdict'])}</b>{reason}"]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _numbers(row: Row) -> str:
+    said = []
+    for name, numbers in row["measured"].items():
+        if numbers:
+            unit = row["units"][name].replace("percent", "%")
+            said.append(f"{name}: {_interval(numbers)} {unit}")
+    return "<br>".join(escape(text) for text in said) or "–"
+
+
+def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:
+    """Every measured difference in points, with its interval and the rule's bound.
+
+    None where nothing was measured. `rows` are those of `judge`.
+    """
+    verdicts = {row["id"]: row for row in rows}
+    drawn = [
+        (f"{claim.title}: {condition.value}", condition, verdicts[claim.id])
+        for claim in claims
+        for condition in claim.rule
+        if claim.values[condition.value].unit == "points"
+        and verdicts[claim.id]["measured"].get(condition.value)
+    ]
+    if not drawn:
+        return None
+    with mpl.rc_context(plots.STYLE):
+        fig = Figure(figsize=(plots.WIDTH, 1.6 + 0.42 * len(drawn)))
+        ax = fig.add_subplot()
+        for place, (_, condition, row) in enumerate(drawn):
+            _margin(ax, place, condition, row)
+        ax.set_yticks(range(len(drawn)), [textwrap.fill(label, 34) for label, _, _ in drawn])
+        ax.set_ylim(len(drawn) - 0.4, -0.6)
+        ax.axvline(0, color=plots.PALE, linewidth=1)
+        ax.set_xlabel("difference (points of accuracy); the bar is the rule's bound")
+        fig.suptitle(textwrap.fill(title, 66), x=0.012, ha="left", weight="bold", size=12)
+        handles, labels = ax.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        fig.legend(unique.values(), unique, loc="outside lower center", ncols=3)
+    return fig
+
+
+LOOKS = {
+    SHOWN: (plots.GREEN, "o"), REPRODUCED: (plots.BLUE, "P"), CONTRADICTED: (plots.RED, "X"),
+    UNDECIDED: (plots.ORANGE, "s"), UNTESTED: (plots.PALE, "D"),
+}  # fmt: skip
+
+
+def _margin(ax: Any, place: int, condition: Condition, row: Row) -> None:
+    colour, marker = LOOKS[row["verdict"]]
+    numbers = row["measured"][condition.value]
+    errors = [[numbers["value"] - numbers["low"]], [numbers["high"] - numbers["value"]]]
+    ax.errorbar(
+        numbers["value"], place, xerr=np.maximum(errors, 0), fmt=marker, color=colour,
+        markersize=6.5, elinewidth=1.8, capsize=3, label=row["verdict"],
+    )  # fmt: skip
+    ax.plot([condition.bound] * 2, [place - 0.3, place + 0.3], color=plots.INK, linewidth=2.4)
+
+
+def tally(rows: Sequence[Row]) -> dict[str, int]:
+    """How many claims got each verdict; verdicts that none got are left out."""
+    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
+    return {verdict: count for verdict, count in counts.items() if count}

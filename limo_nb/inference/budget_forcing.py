@@ -1,0 +1,109 @@
+"""Budget forcing: a chain that is made to go on, or to conclude (s1; chapter 7).
+
+A model decides by its end token how long it thinks. Muennighoff et al. (s1, 2025, section
+3.1) take the decision out of its hands at test time: to lengthen a chain, what would end it
+is left out, "Wait" is put in its place, and the model writes on; to end one, the beginning
+of the final answer is put where the budget is spent. Both are text that an engine
+continues, so any engine can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from limo_nb.core.settings import Sampling
+from limo_nb.inference import (
+    Engine,
+    Prompt,
+    complete,
+    load_tokenizer,
+    plain_ids,
+    prompt_ids,
+)
+
+WAIT = "\nWait,"  # instead of the conclusion
+CLOSING = "\nTherefore the answer is \\boxed{"  # where the budget is spent
+ROOM = 24  # tokens that the answer in the box may take
+
+
+def thought(text: str) -> str:
+    r"""`text` up to its conclusion: to `</think>`, else to the line of its last box."""
+    head, closed, _ = text.rpartition("</think>")
+    if closed:
+        return head.rstrip()
+    place = text.rfind("\\boxed")
+    return (text if place < 0 else text[: text.rfind("\n", 0, place) + 1]).rstrip()
+
+
+class Forcer:
+    """Continues answers of `model`, through `engine`, from where they are cut."""
+
+    def __init__(self, engine: Engine, model: str, store: Path):
+        self.engine, self.store = engine, store
+        self.tokenizer = load_tokenizer(model)
+
+    def lengthened(
+        self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, room: int
+    ) -> Dataset:
+        """`answers` (one for each of `asked`, in order), with "Wait" for their conclusions.
+
+        Each may go on for `room` tokens. Those that were cut off have no conclusion; they
+        are left as they are.
+        """
+        ended = [place for place, done in enumerate(answers["finished"]) if done]
+        return self._written_on(asked, answers, ended, lambda t: thought(t) + WAIT, room)
+
+    def concluded(
+        self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, limit: int
+    ) -> Dataset:
+        """`answers` under a limit of `limit` tokens, concluded where they were not done.
+
+        The conclusion comes on top of the limit, at most `ROOM` tokens and the words that
+        begin it.
+        """
+        open_ = [place for place, tokens in enumerate(answers["tokens"]) if tokens >= limit]
+
+        def shortened(text: str) -> str:
+            ids = plain_ids(self.tokenizer, text)[:limit]
+            return self.tokenizer.decode(ids).rstrip() + CLOSING
+
+        return self._written_on(asked, answers, open_, shortened, ROOM)
+
+    def _written_on(
+        self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, places: list[int],
+        prefix: Callable[[str], str], room: int,
+    ) -> Dataset:  # fmt: skip
+        """`answers`, those at `places` replaced by prefix(text) and its continuation."""
+        rows = [
+            {name: row[name] for name in ("id", "sample", "text", "tokens", "finished")}
+            for row in answers
+        ]
+        if not places:
+            return Dataset.from_list(rows)
+        begun = {place: prefix(rows[place]["text"]) for place in places}
+        items = [(asked[p][0], self._raw(asked[p][1]) + begun[p]) for p in places]
+        made = complete(self.engine, items, Sampling(max_new_tokens=room), self.store, "on")
+        for place, more in zip(places, made, strict=True):
+            rows[place] |= {
+                "text": begun[place] + more["text"],
+                "tokens": len(plain_ids(self.tokenizer, begun[place])) + more["tokens"],
+                "finished": more["finished"],
+            }
+        return Dataset.from_list(rows)
+
+    def _raw(self, prompt: Prompt) -> str:
+        """The conversation as the text that the model reads."""
+        if isinstance(prompt, str):
+            return prompt
+        text = self.tokenizer.apply_chat_template(
+            prompt, tokenize=False, add_generation_prompt=True
+        )
+        ids = prompt_ids(self.tokenizer, prompt)
+        # Some tokenizers put the first token before raw text, and the template has it too.
+        for raw in (text, text.removeprefix(self.tokenizer.bos_token or "")):
+            if self.tokenizer(raw)["input_ids"] == ids:
+                return raw
+        raise ValueError("a question that spells a control token cannot be continued")

@@ -1,0 +1,38 @@
+"""The engines by name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from limo_nb.core.settings import EngineSettings
+from limo_nb.inference.base import Engine
+
+# The module and class of each kind, and the extra of this package that it needs.
+ENGINES = {
+    "transformers": ("limo_nb.inference.transformers_engine", "TransformersEngine", None),
+    "vllm": ("limo_nb.inference.vllm_engine", "VllmEngine", "vllm"),
+    "openai": ("limo_nb.inference.openai_engine", "OpenAIEngine", "openai"),
+    "ray": ("limo_nb.inference.ray_engine", "RayEngine", "ray"),
+}
+
+
+class NotInstalled(ImportError):
+    """An engine's library is absent; the message says which command installs it."""
+
+
+def open_engine(settings: EngineSettings, model: str) -> Engine:
+    """The engine that `settings.kind` names, over `model`; a context manager.
+
+    Raises NotInstalled where its library is not there.
+    """
+    module, name, extra = ENGINES[settings.kind]
+    try:
+        engine = getattr(import_module(module), name)
+    except ImportError as error:
+        if extra is None:
+            raise
+        raise NotInstalled(
+            f"engine.kind is {settings.kind}, which needs a library that is not installed "
+            f"({error}): pip install 'limo-nb[{extra}]'"
+        ) from error
+    return engine(settings, model)

@@ -1,0 +1,98 @@
+"""Ray Data over any engine: one pool of actors, on one machine or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from limo_nb.core.settings import (
+    EngineSettings,
+    Sampling,
+)
+from limo_nb.inference.base import (
+    Ask,
+    Batch,
+    Completion,
+    EngineFailed,
+    Made,
+)
+from limo_nb.inference.chat import Prompt
+from limo_nb.inference.engines import open_engine
+from limo_nb.inference.workers import worker_variables
+
+
+class RayEngine:
+    """`settings.workers` actors, each with an engine of the kind `settings.over`.
+
+    The cluster is the one that `RAY_ADDRESS` names, or a local one. Its GPUs are divided
+    among the actors; with vLLM an actor spreads the model over its share. Rows are those
+    that the engine below would make, so both find each other's in a store. All batches
+    of a request are claimed at once: Ray Data wants to know its input.
+    """
+
+    def __init__(self, settings: EngineSettings, model: str):
+        self.batch_size, self.workers = settings.batch_size, settings.workers
+        below = settings.model_copy(update={"kind": settings.over, "workers": 1})
+        self._below = open_engine(below, model)
+        self._actor = {"settings": below.model_dump(), "model": model}
+        self.identity = self._below.identity
+        self.actors: set[str] = set()  # node and process of those that have answered
+
+    def __enter__(self) -> RayEngine:
+        self._started = not ray.is_initialized()
+        if self._started:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._started:
+            ray.shutdown()
+
+    def length(self, prompt: Prompt) -> int:
+        return self._below.length(prompt)
+
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+        asked = [{"batch": json.dumps(batch)} for batch in batches]
+        if not asked:
+            return
+        # One block for each batch, so that each is handed on when it is ready.
+        made = ray.data.from_items(asked, override_num_blocks=len(asked)).map_batches(
+            Actor,
+            fn_constructor_kwargs={**self._actor, "sampling": sampling.model_dump()},
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=self.workers),
+            num_gpus=ray.cluster_resources().get("GPU", 0) // self.workers,
+            runtime_env={"env_vars": worker_variables()},
+        )
+        for row in _told(made.iter_rows()):
+            self.actors.add(row["actor"])
+            yield [(key, Completion(*values)) for key, values in json.loads(row["made"])]
+
+
+def _told(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """`rows`; a failure of an actor, or of the cluster, as the engine's own."""
+    try:
+        yield from rows
+    except RayError as error:
+        raise EngineFailed(f"Ray could not finish the batches: {error}") from error
+
+
+class Actor:
+    """What each actor of the pool holds: an opened engine. Batches and rows are JSON."""
+
+    def __init__(self, settings: dict[str, Any], model: str, sampling: dict[str, Any]):
+        self.sampling = Sampling(**sampling)
+        self.engine = open_engine(EngineSettings(**settings), model).__enter__()
+        self.name = f"{platform.node()}:{os.getpid()}"
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
+        batch = tuple(Ask(*values) for values in json.loads(rows["batch"][0]))
+        made = [row for ready in self.engine.run([batch], self.sampling) for row in ready]
+        return {"made": [json.dumps(made)], "actor": [self.name]}

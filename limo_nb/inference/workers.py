@@ -1,0 +1,112 @@
+"""Worker processes: each holds a model and answers batches, one JSON line each."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from limo_nb.core.precision import ONE_THREAD
+from limo_nb.core.settings import Sampling
+from limo_nb.inference.base import (
+    Completion,
+    EngineFailed,
+)
+from limo_nb.inference.decoder import Decoder
+
+# For the environment of processes that compute on a CPU. Without it, glibc gives every
+# freed cache back to the kernel and faults it in again at the next token: half of the time.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+def worker_variables() -> dict[str, str]:
+    """Environment variables of a process that decodes: this package, one thread."""
+    home = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, **ONE_THREAD, **ALLOCATOR}
+
+
+class Worker:
+    """A process that holds a model and answers batches, one JSON line each.
+
+    It is started by its own command and not by `multiprocessing`, which would import
+    the caller's main module again: a notebook has none, a script may lack the guard.
+    """
+
+    def __init__(self, name: str, dtype: str, device: str):
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from limo_nb.inference.workers import serve; serve()",
+             name, dtype, device],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            env={**os.environ, **worker_variables()}, start_new_session=True,
+        )  # fmt: skip
+
+    def ask(self, request: dict[str, Any]) -> list[Completion]:
+        """The completions of one batch; raises EngineFailed with the worker's last lines."""
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except (BrokenPipeError, ValueError):
+            line = ""
+        reply = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in reply:
+            raise EngineFailed(f"a generation worker failed:\n{reply['error']}")
+        return [Completion(*row) for row in reply["rows"]]
+
+    def _last_words(self) -> str:
+        status = self.process.wait()
+        self.errors.seek(0)
+        tail = "".join(self.errors.readlines()[-15:])
+        hint = " (out of memory? lower engine.batch_size)" if status == -9 else ""
+        return f"it ended with status {status}{hint}\n{tail}"
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.errors):
+            with closing(pipe):
+                pass
+
+
+def serve() -> None:
+    """The main function of a worker process: read batches until the parent is gone."""
+    name, dtype, device = sys.argv[1:4]
+    torch.set_num_threads(1)
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the replies
+    requests: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    decoder: Decoder | None = None
+    while True:
+        request = json.loads(requests.get())
+        try:
+            decoder = decoder or Decoder(name, dtype, device)
+            sampling = Sampling(**request["sampling"])
+            rows = decoder.decode(
+                request["prompts"], request["owners"], request["seeds"], sampling
+            )
+            reply: dict[str, Any] = {"rows": rows}
+        except Exception:
+            reply = {"error": traceback.format_exc(limit=-8)}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+def _read_requests(requests: queue.Queue[str]) -> None:
+    """Hand lines on; a closed pipe means that the parent died, at once and not later."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)

@@ -1,0 +1,143 @@
+"""Choosing questions: filter by solving, then balance and avoid redundancy.
+
+A question is judged by what models make of it, never by what its author or generator
+knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from limo_nb.core.settings import (
+    EngineSettings,
+    FilterSettings,
+    Sampling,
+)
+from limo_nb.grading.verifiers import (
+    MATHEMATICS,
+    Verifier,
+)
+from limo_nb.inference import (
+    Engine,
+    chat_prompt,
+    complete,
+    open_engine,
+    shared_store,
+)
+
+
+# ---------------------------------------------------------------- solving
+def solve(
+    problems: Dataset,
+    model: str,
+    settings: FilterSettings,
+    engine: EngineSettings | Engine,
+    system_prompt: str,
+    folder: Path,
+    verifier: Verifier = MATHEMATICS,
+) -> Dataset:
+    """Every problem attempted `settings.sampling.samples` times by `model`, and verified.
+
+    Columns: id, sample, text, tokens, finished, correct (True, False, or None where the
+    answer cannot be verified). `engine` says how completions of `model` are made, or makes
+    them itself; `verifier` says which are right. With `settings.stop_every`, attempts are
+    drawn in rounds of so many, and a problem that has more right answers than its band
+    allows gets no more, except those of `never_stopped`. Completions are kept in a store
+    that the stages of a run share, so that a killed run, another band or a longer pool
+    finds what was sampled.
+    """
+    if not len(problems):
+        raise ValueError("no problems to solve: the filter before this one left none")
+    whole = set(never_stopped(problems, settings))
+    total = settings.sampling.samples
+    size = settings.stop_every or total
+    rounds: list[Dataset] = []
+    ours = isinstance(engine, EngineSettings)
+    with open_engine(engine, model) if ours else engine as opened:
+        store = shared_store(folder, opened)
+        for first in range(0, total, size):
+            asked = _open(problems, rounds, settings, whole)
+            if not len(asked):
+                break
+            sampling = _round(settings.sampling, min(size, total - first))
+            items = [(row["id"], chat_prompt(row["question"], system_prompt)) for row in asked]
+            label = model if size == total else f"{model}, from {first + 1}"
+            answers = complete(opened, items, sampling, store, label, first)
+            rounds.append(grade_attempts(asked, answers, verifier))
+    return _by_problem(problems, concatenate_datasets(rounds))
+
+
+def never_stopped(problems: Dataset, settings: FilterSettings) -> list[str]:
+    """The ids of a fair sample of `settings.never_stopped` problems, or of all.
+
+    A rate from attempts that ended at a success is too high, and one that ended at the
+    upper end of the band is censored. Distributions are drawn from these, which get all
+    attempts whatever comes.
+    """
+    names = sorted(problems["id"])
+    if settings.stop_every is None:
+        return names
+    order = np.random.default_rng(settings.sampling.seed).permutation(len(names))
+    return sorted(names[place] for place in order[: settings.never_stopped])
+
+
+def fair_counts(counts: Dataset, problems: Dataset, settings: FilterSettings) -> Dataset:
+    """Of `counts`, those whose rates may be drawn as a distribution (see never_stopped)."""
+    fair = set(never_stopped(problems, settings))
+    return counts.select([n for n, name in enumerate(counts["id"]) if name in fair])
+
+
+def _round(sampling: Sampling, samples: int) -> Sampling:
+    return sampling.model_copy(update={"samples": samples})
+
+
+def _open(
+    problems: Dataset, rounds: list[Dataset], settings: FilterSettings, whole: set[str]
+) -> Dataset:
+    """The problems whose verdict the next attempts can still change, and the `whole`."""
+    right = Counter(
+        name
+        for attempts in rounds
+        for name, correct in zip(attempts["id"], attempts["correct"], strict=True)
+        if correct
+    )
+    places = [
+        place
+        for place, name in enumerate(problems["id"])
+        if name in whole or right[name] <= settings.keep[1]
+    ]
+    return problems.select(places)
+
+
+def _by_problem(problems: Dataset, attempts: Dataset) -> Dataset:
+    """`attempts` in the order of `problems`, then of sampling."""
+    place = {name: number for number, name in enumerate(problems["id"])}
+    keys = [
+        (place[name], sample)
+        for name, sample in zip(attempts["id"], attempts["sample"], strict=True)
+    ]
+    return attempts.select(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def grade_attempts(
+    problems: Dataset, answers: Dataset, verifier: Verifier = MATHEMATICS
+) -> Dataset:
+    """`answers` (id, sample, text, tokens, finished) with the column `correct`.
+
+    An answer given several times to one question is judged once.
+    """
+    references = dict(zip(problems["id"], problems["answer"], strict=True))
+    pairs = [
+        (references[name], text)
+        for name, text in zip(answers["id"], answers["text"], strict=True)
+    ]
+    different = list(dict.fromkeys(pairs))
+    verdicts = verifier.verify([r for r, _ in different], [t for _, t in different])
+    known = {pair: verdict.correct for pair, verdict in zip(different, verdicts, strict=True)}
+    rows = answers.select_columns(["id", "sample", "text", "tokens", "finished"]).to_list()
+    graded = [{**row, "correct": known[pair]} for row, pair in zip(rows, pairs, strict=True)]
+    return Dataset.from_list(graded)

@@ -1,0 +1,441 @@
+"""Will it fit, how long, what does it cost? Answered before anything is started.
+
+Memory of each GPU by part, host memory of a node, seconds a step and GPU-hours, from the
+shape of a model and the settings of a run. GB are 10⁹ bytes. Model states follow
+DeepSpeed's own estimators (stages 2 and 3), which the tests compare; stages 0 and 1 are
+derived in the same way. What stage 3 holds beyond them while the optimiser steps was read
+in its code; the tests compare the sum with the live tensors of a run. Activations and
+logits are counted from the tensors that the layers of transformers keep for the backward
+pass; the tests compare them with a run on a CPU. No GPU has measured them: `UNMEASURED`
+says so wherever they are shown. Chapter 6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+if TYPE_CHECKING:
+    from limo_nb.core.settings import SftSettings
+
+GB = 10**9
+BUFFER = 1.5  # DeepSpeed's factor for buffers in host memory
+BUCKET = 5 * 10**8  # elements of the buffer in which DeepSpeed reduces gradients
+SUB_GROUP = 10**9  # DeepSpeed's sub_group_size: weights that the optimiser steps at once
+PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
+MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
+UNMEASURED = (
+    "activations, logits and times are computed, not measured on a GPU; fragments of the "
+    "allocator and the CUDA context come on top"
+)
+Offload = Literal["none", "optimizer", "all"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder of the Llama kind (Qwen2, Mistral, …)."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool = False
+    bias: bool = False
+    head_size: int = 0  # 0: hidden / heads
+
+    @property
+    def queries(self) -> int:
+        """Width of all queries."""
+        return self.heads * (self.head_size or self.hidden // self.heads)
+
+    @property
+    def keys(self) -> int:
+        """Width of all keys, and of all values."""
+        return self.queries // self.heads * self.kv_heads
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding, and of the output layer."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def tensors(self) -> list[tuple[int, int]]:
+        """Pairs (how many, parameters each) of the weight tensors."""
+        each = [
+            (1, self.hidden * self.queries), (2, self.hidden * self.keys),  # to q; k, v
+            (1, self.queries * self.hidden), (3, self.hidden * self.intermediate),
+            (2, self.hidden), (int(self.bias), self.queries), (2 * self.bias, self.keys),
+        ]  # fmt: skip
+        layers = [(self.layers * count, size) for count, size in each]
+        return [*layers, (1, self.hidden), (2 - self.tied, self.embedding)]
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; a tied output layer counts once."""
+        return sum(count * size for count, size in self.tensors)
+
+    @property
+    def persistent(self) -> int:
+        """Parameters that stage 3 leaves whole on every GPU, because gathering them anew
+        would cost more than their memory; in a small model these are most."""
+        return sum(count * size for count, size in self.tensors if size <= PERSISTENT)
+
+    @property
+    def largest_layer(self) -> int:
+        """Parameters of the largest single layer, as DeepSpeed counts it."""
+        return max(self.embedding, self.hidden * self.intermediate)
+
+    def flops_a_token(self, length: int) -> float:
+        """Operations that one token of a row of `length` costs, forward and backward.
+
+        6 for each weight that is multiplied; attention looks back half a row on average.
+        Computing activations again is not counted, as in the usual meaning of MFU.
+        """
+        multiplied = self.parameters - self.embedding * (not self.tied)
+        return 6 * multiplied + 6 * self.layers * self.queries * length
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run to be judged; `gpus` is over all nodes, lengths are in tokens."""
+
+    model: str
+    shape: Shape
+    gpus: int
+    gpu_memory: float  # GB of one GPU
+    tokens: int  # the limit of a row
+    zero: int = 3
+    offload: Offload = "none"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    checkpointing: bool = True
+    liger: bool = False
+    packing: bool = False
+    gpus_per_node: int = 8
+    rows: int = 800
+    batch_size: int = 64  # rows a step, over all GPUs
+    epochs: int = 15
+    mean_tokens: int = 0  # of a row; 0: as long as the limit, which bounds the time
+    tflops: float = 312.0  # a GPU's peak in bf16: an A100's
+    mfu: float = 0.35  # the share of it that is reached: a statement, not a measurement
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a `Setup` takes. Bytes are of one GPU; host bytes are of one node.
+
+    `peak` is less than the sum of the parts: a layer that is computed again, the logits
+    and what the optimiser's step adds are never there at the same time.
+    """
+
+    setup: Setup
+    weights: int
+    gradients: int
+    optimiser: int
+    gathered: int  # under stage 3: weights and gradients of the layer at work
+    buffers: int  # of communication
+    kept: int  # activations that a forward pass leaves for the backward pass
+    again: int  # of a layer that is computed again
+    logits: int
+    step: int  # copies of gradients while the optimiser steps
+    host: int
+    step_seconds: float
+    steps: int
+
+    @property
+    def states(self) -> int:
+        """Weights, gradients and optimiser, and what stage 3 gathers of them."""
+        return self.weights + self.gradients + self.optimiser + self.gathered
+
+    @property
+    def activations(self) -> int:
+        """Those kept, and those of the layer that is computed again."""
+        return self.kept + self.again
+
+    @property
+    def peak(self) -> int:
+        """The most that is there at once: in the backward pass, or as the optimiser steps."""
+        passing = self.kept + max(self.again, self.logits)
+        return self.states + self.buffers + max(passing, self.step - self.gathered)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the GPU's memory."""
+        return self.peak <= self.setup.gpu_memory * GB
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of the whole run."""
+        return self.steps * self.step_seconds * self.setup.gpus / 3600
+
+    def parts(self) -> dict[str, float]:
+        """GB by part, in the order in which a picture stacks them."""
+        states = ("weights", "gradients", "optimiser", "gathered")
+        names = (*states, "buffers", "activations", "logits", "step")
+        return {name: getattr(self, name) / GB for name in names}
+
+    def stacked(self) -> dict[str, float]:
+        """GB by part, of which each later one is what it adds: they sum to the peak."""
+        parts = self.parts()
+        made = {name: parts[name] for name in ("weights", "gradients", "optimiser")}
+        made["gathered, buffers"] = parts["gathered"] + parts["buffers"]
+        level = 0
+        for name, total in (
+            ("activations", self.activations),
+            ("logits", self.kept + self.logits),
+            ("step", self.step - self.gathered),
+        ):
+            made[name] = max(0, total - level) / GB
+            level = max(level, total)
+        return made
+
+    def row(self) -> dict[str, Any]:
+        """One row of a table, for people and for `--json`."""
+        return {
+            **{
+                name: value
+                for name, value in asdict(self.setup).items()
+                if name not in ("shape", "rows", "batch_size", "epochs", "mean_tokens")
+            },
+            "parameters": self.setup.shape.parameters,
+            "per_gpu_gb": {name: round(value, 3) for name, value in self.parts().items()},
+            "peak_gb": round(self.peak / GB, 3),
+            "fits": self.fits,
+            "host_gb_a_node": round(self.host / GB, 3),
+            "step_seconds": round(self.step_seconds, 2),
+            "steps": self.steps,
+            "gpu_hours": round(self.gpu_hours, 1),
+        }
+
+
+def setup_of(
+    settings: SftSettings, model: str, gpus: int, gpu_memory: float, rows: int, **changes: Any
+) -> Setup:
+    """The run of a profile's `settings` on `rows` rows; `changes` are other fields.
+
+    A batch that the GPUs cannot share is rounded up.
+    """
+    batch = -(-settings.batch_size // gpus) * gpus
+    standard = {
+        "tokens": settings.max_tokens, "zero": settings.zero_stage,
+        # The GPUs that are planned for need not be here to be measured.
+        "dtype": "bfloat16" if settings.dtype == "auto" else settings.dtype,
+        "checkpointing": settings.gradient_checkpointing, "liger": settings.liger,
+        "packing": settings.packing is True, "epochs": settings.epochs, "batch_size": batch,
+    }  # fmt: skip
+    return Setup(
+        model=model, shape=shape_of(model), gpus=gpus, gpu_memory=gpu_memory, rows=rows,
+        **{**standard, **changes},
+    )  # fmt: skip
+
+
+@cache
+def known_shapes() -> dict[str, Shape]:
+    """The models that need no network."""
+    text = resources.files("limo_nb.sft").joinpath("planner.yaml").read_text()
+    return {name: Shape(**values) for name, values in yaml.safe_load(text).items()}
+
+
+def shape_of(model: str) -> Shape:
+    """The shape of a known model, of a local folder or `lab:NAME`, or of a Hub model.
+
+    A name without its owner is enough. Raises ValueError that says what is known.
+    """
+    shapes = known_shapes()
+    plain = model.split("@")[0]
+    for name, shape in shapes.items():
+        if plain in (name, name.split("/")[1]):
+            return shape
+    from transformers import AutoConfig
+
+    from limo_nb.inference import resolve
+
+    try:
+        return _from_config(AutoConfig.from_pretrained(resolve(model)))
+    except (OSError, AttributeError) as error:
+        raise ValueError(
+            f"no shape for model {model!r} ({type(error).__name__}): name a folder with a "
+            f"config.json, or one of {', '.join(shapes)}"
+        ) from error
+
+
+def _from_config(config: Any) -> Shape:
+    heads = config.num_attention_heads
+    biased = config.model_type == "qwen2" or getattr(config, "attention_bias", False)
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        vocabulary=config.vocab_size,
+        tied=config.tie_word_embeddings,
+        bias=biased,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+    )
+
+
+# ------------------------------------------------------------------------ model states
+def states(
+    shape: Shape, gpus: int, zero: int, offload: Offload, dtype: str
+) -> tuple[int, int, int, int]:
+    """(weights, gradients, optimiser, gathered) in bytes of one GPU.
+
+    In bf16, as DeepSpeed counts: 2 for a weight, 2 for its gradient and 4 for that in 32
+    bits, 4 + 8 for Adam's copy of the weight and its two averages. In fp32 the 2s are 4s,
+    and without ZeRO neither copy is made.
+    Stage 1 divides the optimiser's part among the GPUs, stage 2 also gradients, stage 3
+    also weights; there gradients before their copy exist for the layer at work only, whose
+    weights and gradients are "gathered". What is offloaded is in host memory.
+    """
+    half, parameters = dtype == "bfloat16", shape.parameters
+    size = 2 if half else 4
+    since = [1.0 if zero < stage else 1 / gpus for stage in (1, 2, 3)]
+    weights = parameters * size * since[2]
+    gradients = parameters * 4 * since[0] if half or zero else 0
+    gradients += parameters * size * since[1] if zero < 3 else 0
+    optimiser = parameters * (8 + (4 if half or zero else 0)) * since[0]
+    if offload != "none":
+        optimiser = gradients = 0
+    if offload == "all":
+        weights = 0
+    gathered = 0
+    if zero == 3:
+        weights += shape.persistent * size
+        gathered = 2 * size * shape.largest_layer
+    return int(weights), int(gradients), int(optimiser), gathered
+
+
+def step_bytes(shape: Shape, gpus: int, zero: int, offload: Offload, dtype: str) -> int:
+    """Bytes by which stage 3 exceeds `states`, less "gathered", as the optimiser steps.
+
+    DeepSpeed 0.19 keeps the gradients of a rank's part in one flat buffer, in the type of
+    the weights. For the step it copies those of one sub-group after the other into 32
+    bits (`_prepare_fp32_grad_for_sub_group` of its stage 3); the buffer stays. Its
+    estimator counts 4 bytes for both together. By then nothing is gathered any more, the
+    weights that are otherwise left whole included, and the activations are gone.
+    """
+    if zero < 3 or offload != "none":
+        return 0
+    part, size = shape.parameters / gpus, 2 if dtype == "bfloat16" else 4
+    copied = 4 * min(part, SUB_GROUP) + (size - 4) * part
+    return int(max(0, copied - size * shape.persistent))
+
+
+def host_bytes(setup: Setup) -> int:
+    """Memory of one node, by the formulas of DeepSpeed's estimators.
+
+    Without offload it is what loading takes: under stage 3 the largest layer on every
+    rank, below it the whole model in 32 bits on every rank.
+    """
+    shape, here = setup.shape, min(setup.gpus, setup.gpus_per_node)
+    nodes = math.ceil(setup.gpus / setup.gpus_per_node)
+    if setup.offload == "none":
+        loaded = shape.largest_layer if setup.zero == 3 else shape.parameters
+        return int(loaded * 4 * here * BUFFER)
+    if setup.zero < 3:
+        return int(shape.parameters * max(4 * setup.gpus, 16) * BUFFER)
+    return int(shape.parameters * (18 if setup.offload == "all" else 16) / nodes * BUFFER)
+
+
+# ------------------------------------------------------------- what a forward pass keeps
+def layer_bytes(shape: Shape, dtype: str) -> int:
+    """Bytes a token that the backward pass of one layer needs, and works with.
+
+    Counted on transformers' decoder layer with an attention that keeps no scores: both
+    norms keep their input in 32 bits and what they scaled; the projections their inputs;
+    attention queries, keys, values and its result; the gated layer four of its width. The
+    backward pass of that layer adds three gradients of its width.
+    """
+    size = 2 if dtype == "bfloat16" else 4
+    norms = 2 * (4 + size) * shape.hidden
+    projections = 2 * size * shape.hidden
+    attention = size * (2 * shape.queries + 2 * shape.keys)
+    return norms + projections + attention + size * (4 + 3) * shape.intermediate
+
+
+def logit_bytes(shape: Shape, tokens: int, dtype: str, liger: bool) -> int:
+    """Bytes of the logits of `tokens` at their peak, in the backward pass of the loss.
+
+    The logits, their copy in 32 bits after the softmax, and two gradients of that: 14
+    bytes each in bf16, 16 in fp32. Liger's fused loss makes them in chunks and keeps the
+    gradient of the output layer instead.
+    """
+    size = 2 if dtype == "bfloat16" else 4
+    if not liger:
+        return (size + 12) * shape.vocabulary * tokens
+    chunks = math.ceil(shape.vocabulary / shape.hidden)
+    chunk = 2 ** math.ceil(math.log2(max(1, math.ceil(tokens / chunks))))
+    return (size + 4) * chunk * shape.vocabulary + size * shape.embedding
+
+
+def tokens_a_pass(setup: Setup) -> int:
+    """Tokens of the largest forward pass of a rank, as the trainer cuts a step."""
+    if setup.packing:
+        return max(MICRO_TOKENS, setup.tokens)
+    share = max(1, setup.batch_size // setup.gpus)
+    fits = max(1, MICRO_TOKENS // setup.tokens)
+    rows = max(size for size in range(1, share + 1) if share % size == 0 and size <= fits)
+    return rows * setup.tokens
+
+
+def plan(setup: Setup) -> Plan:
+    """What `setup` takes. Raises ValueError for a combination that DeepSpeed has not."""
+    if setup.offload == "all" and setup.zero < 3 or setup.offload != "none" and not setup.zero:
+        raise ValueError(
+            f"offload {setup.offload!r} needs ZeRO stage {3 if setup.offload == 'all' else 1}"
+            f"{'' if setup.offload == 'all' else ' or more'}, not {setup.zero}"
+        )
+    shape, tokens = setup.shape, tokens_a_pass(setup)
+    parts = states(shape, setup.gpus, setup.zero, setup.offload, setup.dtype)
+    layer = layer_bytes(shape, setup.dtype) * tokens
+    size = 2 if setup.dtype == "bfloat16" else 4
+    kept = size * shape.hidden * tokens if setup.checkpointing else layer
+    return Plan(
+        setup, *parts, buffers=BUCKET * size if setup.zero > 1 else 0,
+        kept=shape.layers * kept, again=layer if setup.checkpointing else 0,
+        logits=logit_bytes(shape, tokens, setup.dtype, setup.liger),
+        step=step_bytes(shape, setup.gpus, setup.zero, setup.offload, setup.dtype),
+        host=host_bytes(setup), step_seconds=_step_seconds(setup),
+        steps=setup.epochs * math.ceil(setup.rows / setup.batch_size),
+    )  # fmt: skip
+
+
+def _step_seconds(setup: Setup) -> float:
+    """Seconds of one optimiser step at the stated MFU, offload not counted.
+
+    Packed rows cost their own tokens. Rows that are not packed cost, in every pass, as
+    much as the longest on any rank, for which the others wait: at most the limit.
+    """
+    mean = setup.mean_tokens or setup.tokens
+    computed = mean if setup.packing else setup.tokens
+    flops = setup.batch_size * computed * setup.shape.flops_a_token(computed)
+    return flops / (setup.gpus * setup.tflops * 1e12 * setup.mfu)
+
+
+def alternatives(setup: Setup) -> list[Plan]:
+    """`setup` as it is, then with Liger kernels and with more offload, each a plan."""
+    offloads: Sequence[Offload] = ("none", "optimizer", "all") if setup.zero == 3 else ("none",)
+    if setup.zero in (1, 2):
+        offloads = ("none", "optimizer")
+    setups = [replace(setup, offload=o, liger=k) for o in offloads for k in (False, True)]
+    return [plan(setup), *(plan(other) for other in setups if other != setup)]
+
+
+def changes(setup: Setup) -> str:
+    """What `alternatives` changed, in words; empty for nothing."""
+    offload = {"none": "", "optimizer": "optimiser offloaded", "all": "all offloaded"}
+    return ", ".join(filter(None, (offload[setup.offload], "Liger" * setup.liger)))
+
+
+def label(setup: Setup) -> str:
+    """A short name of a setup, for a table's row or a picture's bar."""
+    words = (f"{setup.gpus} × {setup.gpu_memory:g} GB", f"ZeRO-{setup.zero}", changes(setup))
+    return ", ".join(filter(None, words))
