@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
-from limo_nb.core.paper import published
+from limo_nb.core.paper import reported
 from limo_nb.core.runs import Run
 from limo_nb.evidence import (
     measuring,
@@ -168,10 +168,10 @@ def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) 
 def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:
     said = {claim.id: claim.published for claim in ledger(repository)}
     assert not any("{" in text for text in said.values())
-    average = published()["results"]["average"]
+    average = reported()["results"]["average"]
     gain = average["LIMO v3"] - average["NuminaMath-100k"]
     assert f"{gain:+.1f}" in said["less-is-more"]
-    assert str(published()["ablations"]["sample_count"]["aime"][0]) in said["few-samples"]
+    assert str(reported()["ablations"]["sample_count"]["aime"][0]) in said["few-samples"]
 
 
 def test_wrong_path_into_the_paper_s_figures_is_named() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from limo_nb.core.paper import published
+from limo_nb.core.paper import reported
 from limo_nb.core.records import (
     records,
     required,
@@ -38,7 +38,7 @@ Groups = Mapping[str, Dataset]  # a name ("pool", "chosen") → its problems
 # ---------------------------------------------------------------- the two filters
 def beside_paper(profile: Profile) -> pd.DataFrame:
     """Both filters as the paper describes them (v3) and as `profile` sets them."""
-    paper, models = published()["funnel"], profile.models
+    paper, models = reported()["funnel"], profile.models
     rows: dict[str, tuple[Any, Any]] = {}
     for name, solver in (("coarse", models.weak), ("fine", models.strong)):
         theirs, ours = paper[name], getattr(profile, name)
@@ -105,7 +105,7 @@ def some(counts: Dataset, n: int) -> list[dict[str, Any]]:
 
 def in_papers_band(counts: Dataset) -> int:
     """How many questions the paper's band of rates would keep."""
-    fine = published()["funnel"]["fine"]
+    fine = reported()["funnel"]["fine"]
     low, high = (number / fine["samples"] for number in fine["keep"])
     return sum(low <= rate <= high for rate in counts["rate"])
 

@@ -94,7 +94,7 @@ def share_with_loss(row: Encoded) -> str:
 
 def published(*profiles: Profile) -> pd.DataFrame:
     """What is published of LIMO's own training, beside the settings of `profiles`."""
-    facts = paper.published()["fine_tuning"]
+    facts = paper.reported()["fine_tuning"]
     batches = facts["batch_size"]
     said = {
         "base model": "Qwen2.5-32B-Instruct",

@@ -16,6 +16,6 @@ import yaml
 
 # ---------------------------------------------------------------- facts and digests
 @cache
-def published() -> dict[str, Any]:
+def reported() -> dict[str, Any]:
     """The figures of `paper.yaml`: what the papers report, with sources."""
     return yaml.safe_load(resources.files("limo_nb.core").joinpath("paper.yaml").read_text())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from limo_nb.core.paper import published
+from limo_nb.core.paper import reported
 from limo_nb.core.settings import (
     Frozen,
 )
@@ -153,7 +153,7 @@ def _figure(figure: str | PaperGain) -> Any:
     """A published number: by its dotted path in `paper.yaml`, or as a mean gain."""
     if isinstance(figure, PaperGain):
         return _paper_gain(figure)
-    value: Any = published()
+    value: Any = reported()
     for key in figure.split("."):
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
@@ -163,7 +163,7 @@ def _figure(figure: str | PaperGain) -> Any:
 
 
 def _paper_gain(figure: PaperGain) -> float:
-    results = published()["results"]
+    results = reported()["results"]
     places = [
         place
         for place, name in enumerate(results["benchmarks"])

@@ -25,7 +25,7 @@ import yaml
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from limo_nb import lab
+from limo_nb.lab import shipped
 from limo_nb.core import (
     files,
     machine,
@@ -411,14 +411,14 @@ def as_dict(name: str) -> dict[str, Any]:
 
 def ship(name: str, work: Path) -> Path:
     """Copy what `build` left into the package, with its log, record and model card."""
-    source, target = work / name, lab.MODELS / name
+    source, target = work / name, shipped.MODELS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source / "model", target)
     shutil.copy(source / "log.jsonl", target / "log.jsonl")
     rows = [json.loads(line) for line in (source / "log.jsonl").read_text().splitlines()]
     record = {
         "command": f"limo-nb lab pretrain {name}",
-        "sha256": lab.digest(target),
+        "sha256": shipped.digest(target),
         "recipe": as_dict(name),
         "final": {row["phase"]: row for row in rows},
         "precision": json.loads((source / "precision.json").read_text()),

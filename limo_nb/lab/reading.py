@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from limo_nb import lab
+from limo_nb.lab import shipped
 from limo_nb.lab.pretrain import (
     Phase,
     chunk_rng,
@@ -38,7 +38,7 @@ def _drawn(name: str, which: str) -> Iterator[tuple[str, LabProblem]]:
     recipe = recipes()[name]
     phase: Phase = getattr(recipe, which)
     seed = recipe.seed + (which == "tune")
-    lines = (lab.model_path(name) / "log.jsonl").read_text().splitlines()
+    lines = (shipped.model_path(name) / "log.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["phase"] == which]
     for index, row in enumerate(rows):
         for kind, (problem, _) in pages(chunk_rng(seed, index), phase, row["max_steps"]):

@@ -1,10 +1,9 @@
-"""Supervised fine-tuning: rows to tokens, the training entry, the launcher (chapter 6)."""
+"""Supervised fine-tuning by HF `Trainer` and DeepSpeed, launched from a cell or a shell.
 
-from limo_nb.sft.launch import (
-    Task,
-    fine_tune,
-    fine_tune_here,
-    fine_tune_many,
-)
+In: rows (question, solution), a base model and settings. Out: a folder with the trained
+model, its log and what it took. The planner says beforehand whether a run fits. Chapter 6.
+"""
 
-__all__ = ["Task", "fine_tune", "fine_tune_here", "fine_tune_many"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+"""What `limo_nb.grading` offers; the names are loaded when they are asked for."""
+
+from .extraction import clean as clean
+from .extraction import final_answer as final_answer
+from .sandbox import Limits as Limits
+from .verdicts import Verdict as Verdict
+from .verdicts import agreement as agreement
+from .verdicts import grade as grade
+from .verdicts import grade_many as grade_many
+from .verifiers import MATHEMATICS as MATHEMATICS
+from .verifiers import UnitTests as UnitTests
+from .verifiers import Verifier as Verifier
