@@ -21,6 +21,7 @@ from limo_nb.core import (
 from limo_nb.core.digests import code_digest
 from limo_nb.core.files import write_json
 from limo_nb.core.runs import MissingArtifact
+from limo_nb.core.settings import Profile
 
 LIMIT = 3
 
@@ -70,6 +71,24 @@ def test_changed_parameters_or_inputs_make_it_again_and_replace_it(run: Run) -> 
     new = run.make("pool", count, params={"size": 2})
     assert new.key != old.key and not old.path.exists() and run.load("pool") == new
     assert run.make("coarse", count, inputs=[new]).key != later.key and calls(run) == 4
+
+
+def test_a_stage_is_keyed_by_the_sections_it_reads_and_gets_no_other(run: Run) -> None:
+    def make(folder: Path, profile: Profile) -> None:
+        write_json(folder / "seen.json", profile.coarse.keep)
+        with pytest.raises(AttributeError, match="'pool' of the profile was not declared"):
+            profile.pool  # noqa: B018
+
+    first = run.make("coarse", make, reads=("coarse", "engine"))
+    assert first.json("seen.json") == list(run.profile.coarse.keep)
+    assert first.manifest["reads"] == run.profile.model_dump(
+        mode="json", include={"coarse", "engine"}
+    )
+    for overrides, same in (({"pool.size": 7}, True), ({"coarse.keep": [0, 1]}, False)):
+        again = Run("smoke", overrides).make("coarse", make, reads=("coarse", "engine"))
+        assert (again.key == first.key) is same
+    with pytest.raises(ValueError, match="no section 'coarser'; there are name"):
+        run.make("coarse", make, reads=["coarser"])
 
 
 def test_nested_stages_live_side_by_side(run: Run) -> None:

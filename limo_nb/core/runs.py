@@ -9,6 +9,7 @@ replaced atomically, so that a killed run leaves either the old artefact or the 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -110,24 +111,29 @@ class Run:
     def make(
         self,
         stage: str,
-        function: Callable[[Path], Any],
+        function: Callable[..., Any],
         *,
         params: Mapping[str, Any] | BaseModel | None = None,
         inputs: Iterable[Artifact] = (),
+        reads: Iterable[str] = (),
     ) -> Artifact:
         """The artefact of `stage`, made by `function(folder)` unless it exists already.
 
-        `params` and `inputs` are what the result depends on besides the code that
-        `function` reaches. The folder survives a kill: a function that keeps its work
-        there continues from it.
+        `params`, `inputs` and the sections of the profile that it `reads` are what the
+        result depends on besides the code that `function` reaches. A function of two
+        parameters is called with the folder and a profile that has these sections alone
+        (`Profile.only`), so that it cannot read one that it did not declare. The folder
+        survives a kill: a function that keeps its work there continues from it.
         """
         _chapter_of(stage)
         inputs = list(inputs)
         values = params.model_dump(mode="json") if isinstance(params, BaseModel) else params
         values = json.loads(json.dumps(values or {}, default=_plain))
+        part = self.profile.only(*reads)
         facts = {
             "stage": stage,
             "params": values,
+            "reads": part.model_dump(mode="json"),
             "inputs": {str(a.path.parent.relative_to(self.root)): a.key for a in inputs},
             "code": code_digest(function),
         }
@@ -142,7 +148,8 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{stage}: {'continuing' if resumed else 'running'} …", flush=True)
         started = time.time()
-        function(folder)
+        wanted = inspect.signature(function).parameters.values()
+        function(*(folder, part)[: sum(own.default is own.empty for own in wanted)])
         manifest = {
             "key": key,
             **facts,

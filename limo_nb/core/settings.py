@@ -192,6 +192,31 @@ class Profile(Frozen):
         """The models that chains are sampled from (chapter 5)."""
         return self.chains.teachers or (self.models.strong,)
 
+    def only(self, *sections: str) -> Profile:
+        """Nothing but `sections` of this profile: what a stage declares that it reads.
+
+        Reading another is an AttributeError that names both. Raises ValueError where the
+        profile has no such section.
+        """
+        unknown = [name for name in sections if name not in Profile.model_fields]
+        if unknown:
+            known = ", ".join(Profile.model_fields)
+            raise ValueError(f"a profile has no section {unknown[0]!r}; there are {known}")
+        return Part.model_construct(**{name: getattr(self, name) for name in sections})
+
+
+class Part(Profile):
+    """Some sections of a profile; made by `Profile.only`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Profile.model_fields:
+            declared = ", ".join(self.model_fields_set) or "nothing"
+            raise AttributeError(
+                f"the section {name!r} of the profile was not declared, only {declared}: "
+                f"add it to `reads`"
+            )
+        return super().__getattr__(name)  # type: ignore[misc] # pydantic hides its own
+
 
 def names() -> list[str]:
     """The profiles that the package brings."""
