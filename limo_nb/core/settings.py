@@ -202,7 +202,10 @@ class Profile(Frozen):
         if unknown:
             known = ", ".join(Profile.model_fields)
             raise ValueError(f"a profile has no section {unknown[0]!r}; there are {known}")
-        return Part.model_construct(**{name: getattr(self, name) for name in sections})
+        part = Part.model_construct(**{name: getattr(self, name) for name in sections})
+        for name in set(part.__dict__) - set(sections):  # pydantic's defaults
+            del part.__dict__[name]
+        return part
 
 
 class Part(Profile):
@@ -210,7 +213,7 @@ class Part(Profile):
 
     def __getattr__(self, name: str) -> Any:
         if name in Profile.model_fields:
-            declared = ", ".join(self.model_fields_set) or "nothing"
+            declared = ", ".join(sorted(self.model_fields_set)) or "nothing"
             raise AttributeError(
                 f"the section {name!r} of the profile was not declared, only {declared}: "
                 f"add it to `reads`"
