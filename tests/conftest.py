@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from limo_nb.core.precision import ONE_THREAD
+from limo_nb.core.machine import ONE_THREAD
 
 # Before torch is imported: unit tests and chapters run beside each other.
 for name, value in ONE_THREAD.items():

@@ -27,7 +27,7 @@ from limo_nb.experiments import (
     variants,
 )
 
-SMOKE = profiles.load("smoke")
+SMOKE = profiles.load_profile("smoke")
 SFT = SMOKE.sft.model_copy(update={"epochs": 10, "batch_size": 8, "ranks": 2})
 
 
@@ -43,7 +43,7 @@ def small(model: str) -> profiles.Profile:
         "models": names, "evaluation.items": 1, "evaluation.sampling.max_new_tokens": 4,
         "engine.workers": 1, "sft.epochs": 1,
     }  # fmt: skip
-    return profiles.load("smoke", overrides)
+    return profiles.load_profile("smoke", overrides)
 
 
 # ---------------------------------------------------------------- steps and settings

@@ -20,6 +20,8 @@ from conftest import make_toy
 from rich.console import Console
 
 from limo_nb.book import (
+    contents,
+    keys,
     pairs,
     render,
     run,
@@ -37,7 +39,7 @@ def said(console: Console) -> str:
     return console.file.getvalue()
 
 
-def executed(outcomes: list[run.Outcome]) -> list[int]:
+def executed(outcomes: list[run.ChapterRun]) -> list[int]:
     return [outcome.chapter.number for outcome in outcomes if outcome.executed]
 
 
@@ -51,9 +53,9 @@ def test_chapters_run_once_and_again_when_code_changes(toy: Path) -> None:
     console = quiet()
     assert executed(run.run_chapters(SMOKE, root=toy, console=console)) == [1, 2]
     assert "01-first: executed in" in said(console)
-    path = run.executed_path(toy, SMOKE, run.chapters(toy)[0])
+    path = contents.executed_path(toy, SMOKE, contents.chapters(toy)[0])
     assert "squares: 5" in path.read_text()
-    assert run.record(path)["hardware"] and not list(path.parent.glob("*partial*"))
+    assert contents.run_record(path)["hardware"] and not list(path.parent.glob("*partial*"))
 
     console = quiet()
     assert executed(run.run_chapters(SMOKE, root=toy, console=console)) == []
@@ -77,7 +79,7 @@ def test_key_follows_profile_overrides_data_and_earlier_chapters(
 ) -> None:
     def now(**overrides: object) -> dict[str, str]:
         dotted = {key.replace("__", "."): value for key, value in overrides.items()}
-        return run.keys(run.chapters(toy), settings.load(SMOKE, dotted))
+        return keys.chapter_keys(contents.chapters(toy), settings.load_profile(SMOKE, dotted))
 
     first = now()
     assert first == now()
@@ -155,13 +157,13 @@ def test_kernel_is_this_environment_s(toy: Path, tmp_path: Path, monkeypatch) ->
     )
     pairs.sync(toy)
     run.run_chapters(SMOKE, only=1, root=toy, console=quiet())
-    path = run.executed_path(toy, SMOKE, run.chapters(toy)[0])
+    path = contents.executed_path(toy, SMOKE, contents.chapters(toy)[0])
     assert sys.prefix in path.read_text()
 
 
 # ---------------------------------------------------------------- pairs
 def test_sync_is_stable_and_gate_sees_every_difference(toy: Path) -> None:
-    assert pairs.differences(toy) == [] and pairs.sync(toy) == []
+    assert pairs.pair_differences(toy) == [] and pairs.sync(toy) == []
     path = toy / "book" / "01-first.ipynb"
     clean = path.read_text()
 
@@ -169,7 +171,7 @@ def test_sync_is_stable_and_gate_sees_every_difference(toy: Path) -> None:
         notebook = nbformat.reads(clean, as_version=4)
         change(notebook)
         nbformat.write(notebook, path)
-        return pairs.differences(toy)
+        return pairs.pair_differences(toy)
 
     def source(notebook):
         notebook.cells[1].source += "\n"
@@ -193,7 +195,7 @@ def test_sync_is_stable_and_gate_sees_every_difference(toy: Path) -> None:
         assert len(changed(change)) == 1, change.__name__
     assert pairs.sync(toy) == [path] and path.read_text() == clean
     shutil.copy(path, path.with_name("03-lonely.ipynb"))
-    assert pairs.differences(toy) == ["03-lonely.ipynb has no text/03-lonely.md"]
+    assert pairs.pair_differences(toy) == ["03-lonely.ipynb has no text/03-lonely.md"]
 
 
 def test_format_carries_the_formatted_cells_back_to_the_text(toy: Path) -> None:
@@ -201,12 +203,12 @@ def test_format_carries_the_formatted_cells_back_to_the_text(toy: Path) -> None:
     before = text.read_text()
     edit(text, "total = len(", "total  =  len(")
     assert text in pairs.format_cells(toy)
-    assert "total = len(" in text.read_text() and pairs.differences(toy) == []
+    assert "total = len(" in text.read_text() and pairs.pair_differences(toy) == []
     assert before.split("```")[0] == text.read_text().split("```")[0]  # prose and header stay
 
 
 def test_this_repository_s_pairs_are_equal(repository: Path) -> None:
-    assert pairs.differences(repository) == []
+    assert pairs.pair_differences(repository) == []
 
 
 # ---------------------------------------------------------------- rendering
@@ -217,7 +219,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("npm is not installed and MathJax not cached")
     root = make_toy(tmp_path_factory.mktemp("site") / "toy")
     run.run_chapters(SMOKE, root=root, console=quiet())
-    render.render(SMOKE, root=root, console=quiet())
+    render.build_site(SMOKE, root=root, console=quiet())
     return root
 
 
@@ -229,7 +231,7 @@ def test_page_carries_the_run_s_outputs_and_its_footer(site: Path) -> None:
     first = page(site, "01-first")
     assert re.search(r"Numbers come from the run: <span[^>]*>5</span> squares", first)
     assert "squares: 5 in runs/smoke/pool/" in first  # as in any clone, not as on this machine
-    known = run.record(run.executed_path(site, SMOKE, run.chapters(site)[0]))
+    known = contents.run_record(contents.executed_path(site, SMOKE, contents.chapters(site)[0]))
     for part in ("<b>smoke</b>", known["commit"], known["started"][:10], known["hardware"],
                  f"torch {known['versions']['torch']}"):  # fmt: skip
         assert part in first, part
@@ -300,11 +302,11 @@ def test_what_counts_as_a_request(tmp_path: Path, markup: str, found: int) -> No
 def test_second_render_does_nothing_and_new_prose_needs_no_run(site: Path) -> None:
     index = site / "_build" / "html" / "index.html"
     before, console = index.stat().st_mtime_ns, quiet()
-    render.render(SMOKE, root=site, console=console)
+    render.build_site(SMOKE, root=site, console=console)
     assert "site: unchanged" in said(console) and index.stat().st_mtime_ns == before
     edit(site / "book" / "text" / "02-second.md", "# The second chapter", "# The other chapter")
     pairs.sync(site)
-    render.render(SMOKE, root=site, console=quiet())
+    render.build_site(SMOKE, root=site, console=quiet())
     assert "The other chapter" in page(site, "02-second")
     assert "step 4" in page(site, "02-second")
 
@@ -314,17 +316,17 @@ def test_warning_fails_the_build_again_and_again(toy: Path) -> None:
     edit(toy / "book" / "index.md", "01-first.ipynb", "nowhere.ipynb")
     for _ in range(2):
         with pytest.raises(render.RenderFailed, match="nowhere"):
-            render.render(SMOKE, root=toy, console=quiet())
+            render.build_site(SMOKE, root=toy, console=quiet())
 
 
 def test_chapter_without_its_run_is_not_rendered(toy: Path) -> None:
     with pytest.raises(render.RenderFailed, match="limo-nb run --profile smoke --until 1"):
-        render.render(SMOKE, root=toy, console=quiet())
+        render.build_site(SMOKE, root=toy, console=quiet())
     run.run_chapters(SMOKE, root=toy, console=quiet())
     edit(toy / "book" / "text" / "02-second.md", "slowly", "in_steps")
     pairs.sync(toy)
     with pytest.raises(render.RenderFailed, match="changed since it was run"):
-        render.render(SMOKE, root=toy, console=quiet())
+        render.build_site(SMOKE, root=toy, console=quiet())
 
 
 def test_absent_npm_and_damaged_archive_are_named(tmp_path: Path, monkeypatch) -> None:

@@ -16,6 +16,7 @@ from conftest import ROOT
 from pyarrow.parquet import read_table
 
 from limo_nb.book import (
+    contents,
     pairs,
     run,
 )
@@ -24,7 +25,7 @@ from limo_nb.core.runs import (
     MissingArtifact,
 )
 
-CHAPTERS = run.chapters(ROOT)
+CHAPTERS = contents.chapters(ROOT)
 NAMES = [chapter.name for chapter in CHAPTERS]
 LINES, COLUMNS = 25, 88
 # The sections on real input run where there is any (`make book` shows them without).
@@ -61,8 +62,10 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
         failed.append(name)
         pytest.fail(str(error), pytrace=False)
     assert outcomes[-1].chapter.name == name
-    executed = run.read_notebook(run.executed_path(ROOT, "smoke", outcomes[-1].chapter))
-    for cell in run.code_cells(executed):
+    executed = contents.read_notebook(
+        contents.executed_path(ROOT, "smoke", outcomes[-1].chapter)
+    )
+    for cell in contents.code_cells(executed):
         assert cell.execution_count is not None or not cell.source.strip()
         for output in cell.outputs:
             assert output.output_type != "error"
@@ -156,7 +159,7 @@ def start(runs: Path) -> subprocess.Popen:
     )
 
 
-def kill_inside(chapter: run.Chapter, runs: Path, seconds: float) -> None:
+def kill_inside(chapter: contents.Chapter, runs: Path, seconds: float) -> None:
     """Start the book, and kill it `seconds` after `chapter` began."""
     process = start(runs)
     partial = runs / "smoke" / "book" / f".{chapter.name}.partial.ipynb"
@@ -202,7 +205,9 @@ def test_killed_in_every_chapter_the_book_ends_the_same(runs: Path, tmp_path: Pa
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
     finished = runs / "smoke" / "book"
-    seconds = {name: run.record(finished / f"{name}.ipynb")["seconds"] for name in NAMES}
+    seconds = {
+        name: contents.run_record(finished / f"{name}.ipynb")["seconds"] for name in NAMES
+    }
     cut = tmp_path / "cut"
     for chapter in CHAPTERS:
         before = settled(cut / "smoke")

@@ -153,7 +153,7 @@ def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None
 
 
 def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) -> None:
-    mini = settings.load("mini")
+    mini = settings.load_profile("mini")
     tables = {
         "evaluation": (mini.evaluation.items * len(IN_DOMAIN), mini.sft.seeds),
         "ablations": (mini.evaluation.items * len(IN_DOMAIN), mini.ablations.seeds),

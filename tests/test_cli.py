@@ -153,7 +153,7 @@ def test_doctor_says_what_is_there_and_what_each_profile_lacks(tmp_path: Path) -
     ],
 )
 def test_what_a_profile_lacks(overrides: dict, lacks: str) -> None:
-    assert checks.missing(settings.load("smoke", overrides))[0] == lacks
+    assert checks.missing(settings.load_profile("smoke", overrides))[0] == lacks
 
 
 # ---------------------------------------------------------------- dependencies agree

@@ -58,9 +58,9 @@ def test_accuracy_never_falls_with_a_larger_limit() -> None:
     assert values == sorted(values) and values[0] == 0 < values[-1]
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", profiles.profile_names())
 def test_ways_differ_and_keep_the_limit(name: str) -> None:
-    settings = profiles.load(name).evaluation
+    settings = profiles.load_profile(name).evaluation
     ways = decoding.ways(settings)
     assert ways["greedy"].temperature == 0 and ways["greedy"].samples == 1
     assert ways["votes"] == settings.votes

@@ -29,20 +29,20 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 # ---------------------------------------------------------------- from items to results
 def test_lab_items():
-    items = benchmark_items(profiles.load("smoke").evaluation)
+    items = benchmark_items(profiles.load_profile("smoke").evaluation)
     assert len(set(items["benchmark"])) == 10 and len(items) == 40
     assert len(set(items["id"])) == 40
 
 
 def test_real_items_need_the_folder(monkeypatch):
-    settings = profiles.load("smoke").evaluation.model_copy(update={"benchmarks": ("aime",)})
+    settings = profiles.load_profile("smoke").evaluation.model_copy(update={"benchmarks": ("aime",)})
     monkeypatch.delenv("LIMO_NB_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match="set LIMO_NB_DATA to a folder that has bench"):
         benchmark_items(settings)
 
 
 def test_cut_off_answers_are_wrong_even_if_they_hold_the_answer():
-    items = benchmark_items(profiles.load("smoke").evaluation).select([0])
+    items = benchmark_items(profiles.load_profile("smoke").evaluation).select([0])
     right = rf"\boxed{{{items['answer'][0]}}}"
     answers = [
         {"id": items["id"][0], "sample": n, "text": right, "tokens": 5, "finished": not n}
@@ -55,7 +55,7 @@ def test_cut_off_answers_are_wrong_even_if_they_hold_the_answer():
 
 def test_a_model_is_evaluated(tmp_path):
     model = str(tiny_model(tmp_path / "model"))
-    items = benchmark_items(profiles.load("smoke").evaluation).select(range(0, 40, 8))
+    items = benchmark_items(profiles.load_profile("smoke").evaluation).select(range(0, 40, 8))
     sampling = Sampling(samples=2, temperature=1.0, max_new_tokens=8)
     engine = EngineSettings(dtype="float32", batch_size=4)
     results = evaluate(model, items, sampling, engine, "Be brief.", tmp_path)

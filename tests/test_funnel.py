@@ -10,7 +10,7 @@ from limo_nb.book import (
     funnel,
     plots,
 )
-from limo_nb.core.settings import load
+from limo_nb.core.settings import load_profile
 from limo_nb.evaluation.benchmarks import real_benchmarks
 from limo_nb.problems import (
     cleaning,
@@ -49,7 +49,7 @@ def counts(**right):
 
 @pytest.mark.parametrize("name", ["smoke", "mini", "gpu", "paper"])
 def test_the_filters_stand_beside_the_papers(name):
-    profile = load(name)
+    profile = load_profile(name)
     shown = funnel.beside_paper(profile)
     assert shown.loc["coarse: correct, to stay", "LIMO (v3)"] == "0"
     assert shown.loc["fine: correct, to stay", "LIMO (v3)"] == "1 to 3"

@@ -58,9 +58,9 @@ def test_parameters_are_the_published_ones(model, parameters):
     assert planner.shape_of(model.split("/")[1] + "@main").parameters == parameters
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", profiles.profile_names())
 def test_models_of_the_profiles_need_no_network(name):
-    for model in dict(profiles.load(name).models).values():
+    for model in dict(profiles.load_profile(name).models).values():
         assert planner.shape_of(model).parameters > 0
 
 

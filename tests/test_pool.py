@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 
 from limo_nb import lab
-from limo_nb.core.settings import load
+from limo_nb.core import records
+from limo_nb.core.settings import load_profile
 from limo_nb.evaluation import benchmarks
 from limo_nb.problems import (
     cleaning,
@@ -15,7 +16,7 @@ from limo_nb.problems import (
 
 @pytest.fixture(scope="module")
 def settings():
-    return load("smoke")
+    return load_profile("smoke")
 
 
 @pytest.fixture(scope="module")
@@ -65,5 +66,5 @@ def test_digest_changes_with_any_row(pool):
     rows = pool.to_list()
     changed = [{**rows[0], "answer": "other"}, *rows[1:]]
     other = Dataset.from_list(changed, features=sources.COLUMNS)
-    assert cleaning.digest(pool) == cleaning.digest(Dataset.from_list(rows))
-    assert cleaning.digest(pool) != cleaning.digest(other)
+    assert records.table_digest(pool) == records.table_digest(Dataset.from_list(rows))
+    assert records.table_digest(pool) != records.table_digest(other)

@@ -56,7 +56,7 @@ def test_a_processor_without_units_for_bfloat16_gets_32_bits():
 
 def test_no_profile_for_a_laptop_names_a_precision():
     for name in ("smoke", "mini"):
-        profile = settings.load(name)
+        profile = settings.load_profile(name)
         assert profile.sft.dtype == profile.engine.dtype == "auto"
 
 

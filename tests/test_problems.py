@@ -16,6 +16,7 @@ from datasets import Dataset
 from hub import Hub
 
 from limo_nb import lab
+from limo_nb.core import records
 from limo_nb.core.settings import (
     Normalisation,
     PoolSettings,
@@ -532,9 +533,9 @@ def test_what_fell_is_crossed_with_where_its_counterpart_is():
 
 def test_tables_are_stored_and_read_again(tmp_path):
     pool = pool_of("one", "two")
-    cleaning.save(tmp_path, pool=pool, rest=pool.select([1]))
-    assert cleaning.stored(tmp_path, "pool").to_list() == pool.to_list()
-    assert cleaning.stored(tmp_path, "rest")["id"] == ["p1"]
+    records.save_tables(tmp_path, pool=pool, rest=pool.select([1]))
+    assert records.load_table(tmp_path, "pool").to_list() == pool.to_list()
+    assert records.load_table(tmp_path, "rest")["id"] == ["p1"]
 
 
 def test_a_file_may_call_its_columns_as_it_likes(tmp_path):

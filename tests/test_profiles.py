@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from limo_nb.core import settings
 
 
-@pytest.mark.parametrize("name", settings.names())
+@pytest.mark.parametrize("name", settings.profile_names())
 def test_every_shipped_profile_is_valid_and_says_its_purpose(name: str) -> None:
-    profile = settings.load(name)
+    profile = settings.load_profile(name)
     assert profile.name == name and profile.purpose
     assert profile.sft.bulk_factor >= 1 and profile.chains.rows <= profile.pool.size
 
 
 def test_the_book_s_profiles_are_there() -> None:
-    assert {"smoke", "mini"} <= set(settings.names())
+    assert {"smoke", "mini"} <= set(settings.profile_names())
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_the_book_s_profiles_are_there() -> None:
     ],
 )  # fmt: skip
 def test_overrides_replace_one_field_and_keep_the_rest(overrides, read, want) -> None:
-    assert read(settings.load("smoke", overrides)) == want
+    assert read(settings.load_profile("smoke", overrides)) == want
 
 
 @pytest.mark.parametrize(
@@ -51,26 +51,26 @@ def test_overrides_replace_one_field_and_keep_the_rest(overrides, read, want) ->
 )
 def test_errors_name_profile_field_and_what_it_may_be(overrides: dict, message: str) -> None:
     with pytest.raises(ValueError, match="profile 'smoke' is not valid") as caught:
-        settings.load("smoke", overrides)
+        settings.load_profile("smoke", overrides)
     assert message in str(caught.value)
 
 
 def test_unknown_profile_lists_the_known() -> None:
     with pytest.raises(ValueError, match="no profile 'tiny'; there are .*mini.*smoke"):
-        settings.load("tiny")
+        settings.load_profile("tiny")
 
 
 def test_a_profile_may_be_a_file(tmp_path: Path) -> None:
     source = Path(settings.__file__).parent / "profiles" / "smoke.yaml"
     path = tmp_path / "mine.yaml"
     path.write_text(source.read_text().replace("name: smoke", "name: mine"))
-    assert settings.load(str(path)).name == "mine"
+    assert settings.load_profile(str(path)).name == "mine"
 
 
 def test_profiles_do_not_change_and_loads_do_not_share() -> None:
-    profile = settings.load("smoke")
+    profile = settings.load_profile("smoke")
     with pytest.raises(ValidationError, match="frozen"):
         profile.pool.size = 3
     overrides = {"pool": {"size": 7}}
-    settings.load("smoke", overrides)
-    assert overrides == {"pool": {"size": 7}} and settings.load("smoke") == profile
+    settings.load_profile("smoke", overrides)
+    assert overrides == {"pool": {"size": 7}} and settings.load_profile("smoke") == profile

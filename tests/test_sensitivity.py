@@ -87,9 +87,9 @@ def test_samples_that_are_not_there(k: int) -> None:
         sensitivity.first_samples(TEXTS, k)
 
 
-@pytest.mark.parametrize("name", settings.names())
+@pytest.mark.parametrize("name", settings.profile_names())
 def test_one_thing_at_a_time(name: str) -> None:
-    profile = settings.load(name)
+    profile = settings.load_profile(name)
     ways = sensitivity.ways(profile)
     assert len(ways) == len(sensitivity.SAMPLED) + len(sensitivity.PROMPTS)
     for prompt in sensitivity.PROMPTS:

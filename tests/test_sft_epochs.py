@@ -144,7 +144,7 @@ def test_a_choice_that_was_stopped_goes_on(model, rows, tmp_path):
 
 
 def test_held_out_questions_are_in_no_training_set():
-    profile = profiles.load("smoke", {"sft.keep_epochs": True, "sft.held_out": 0.2})
+    profile = profiles.load_profile("smoke", {"sft.keep_epochs": True, "sft.held_out": 0.2})
     drawn = [{"id": str(n), "level": 1, **row} for n, row in enumerate(problems(40, seed=5))]
     questions = Dataset.from_list(drawn)
     limo = Dataset.from_list([{"question_id": row["id"]} for row in drawn[:24]])
@@ -165,16 +165,16 @@ def test_held_out_questions_are_in_no_training_set():
 
 def test_held_out_needs_epochs_to_choose_from():
     with pytest.raises(ValueError, match="set keep_epochs to true as well"):
-        profiles.load("mini", {"sft.held_out": 0.1})
-    paper = profiles.load("paper").sft
+        profiles.load_profile("mini", {"sft.held_out": 0.1})
+    paper = profiles.load_profile("paper").sft
     assert paper.keep_epochs and paper.held_out == 0.05
-    assert not any(profiles.load(n).sft.keep_epochs for n in ("smoke", "mini", "gpu"))
+    assert not any(profiles.load_profile(n).sft.keep_epochs for n in ("smoke", "mini", "gpu"))
 
 
 @pytest.mark.slow
 def test_the_lab_s_epochs_are_chosen_by_their_answers(tmp_path):
     """The foundation on a few chains: each epoch's count is what `evaluate` finds anew."""
-    profile = profiles.load("smoke", {"sft.keep_epochs": True, "sft.held_out": 0.5})
+    profile = profiles.load_profile("smoke", {"sft.keep_epochs": True, "sft.held_out": 0.5})
     settings = profile.sft.model_copy(update={"epochs": 3})
     rows = Dataset.from_list(problems(16, seed=7))
     fine_tune_here(rows, "lab:foundation", settings, 1, profile.system_prompt, tmp_path)

@@ -22,7 +22,7 @@ LOGS = {
 
 
 def test_published_has_both_batch_sizes_and_how_the_epoch_was_chosen():
-    paper, mini = settings.load("paper"), settings.load("mini")
+    paper, mini = settings.load_profile("paper"), settings.load_profile("mini")
     table = sft_report.published(paper, mini)
     said, ours, here = (table[name] for name in table.columns)
     assert said["rows a step"] == "64 (paper) or 32 (authors)"
@@ -36,7 +36,7 @@ def test_published_has_both_batch_sizes_and_how_the_epoch_was_chosen():
 
 
 def test_the_title_says_what_fits():
-    paper = settings.load("paper")
+    paper = settings.load_profile("paper")
     big = planner.setup_of(paper.sft, paper.models.base, 8, 80, 800)
     assert big.batch_size == 64 and big.tokens == 16_384 and big.zero == 3
     title = sft_report.memory_finding(planner.alternatives(big))
@@ -54,13 +54,13 @@ def test_the_title_says_what_fits():
 
 
 def test_stacked_parts_sum_to_the_peak():
-    paper = settings.load("paper")
+    paper = settings.load_profile("paper")
     for plan in planner.alternatives(
         planner.setup_of(paper.sft, paper.models.base, 8, 80, 800)
     ):
         assert sum(plan.stacked().values()) == pytest.approx(plan.peak / planner.GB)
     tiny = planner.setup_of(
-        settings.load("mini").sft,
+        settings.load_profile("mini").sft,
         "Qwen/Qwen2.5-0.5B-Instruct",
         1,
         80,

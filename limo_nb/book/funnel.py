@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from limo_nb.core.paper import reported
 from limo_nb.core.records import (
+    load_table,
     records,
     required,
 )
@@ -24,7 +25,6 @@ from limo_nb.core.settings import (
     Profile,
 )
 from limo_nb.inference import model_digest
-from limo_nb.problems.cleaning import stored
 from limo_nb.problems.sources import COLUMNS
 from limo_nb.selection.choice import (
     balanced,
@@ -63,9 +63,9 @@ def depends_on(profile: Profile, model: str, settings: FilterSettings) -> dict[s
 
 def account(stage: Any) -> str:
     """The drops of a filter's stage by reason, its unverifiable attempts, time and memory."""
-    reasons = Counter(stored(stage, "dropped")["reason"])
+    reasons = Counter(load_table(stage, "dropped")["reason"])
     lines = [f"{count:>6,}  {reason}" for reason, count in reasons.most_common()]
-    unsure = sum(stored(stage, "counts")["unverifiable"])
+    unsure = sum(load_table(stage, "counts")["unverifiable"])
     facts = stage.manifest
     return "\n".join(
         [

@@ -15,10 +15,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from limo_nb.book.run import (
-    find_root,
-    read_notebook,
-)
+from limo_nb.book.contents import find_root, read_notebook
 from limo_nb.core.files import write_atomic
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -62,7 +59,7 @@ def sync(root: Path) -> list[Path]:
     return written
 
 
-def differences(root: Path) -> list[str]:
+def pair_differences(root: Path) -> list[str]:
     """What keeps the pairs from being equal and clean; empty when all is well."""
     found = []
     paired = {notebook_of(text) for text in texts(root)}
@@ -135,7 +132,7 @@ def main(argument: str) -> int:
     """The entry point of `make sync`, `make format` and the gate; the exit code."""
     root = find_root()
     if argument == "check":
-        found = differences(root)
+        found = pair_differences(root)
         print("\n".join(found) or f"{len(texts(root))} pairs are equal")
         return 1 if found else 0
     done = {"sync": sync, "format": format_cells}[argument](root)

@@ -27,18 +27,18 @@ import yaml
 from nbformat import NotebookNode
 from rich.console import Console
 
-from limo_nb.book.run import (
+from limo_nb.book.contents import (
     Chapter,
     chapters,
     code_cells,
     executed_path,
     find_root,
     read_notebook,
-    record,
+    run_record,
 )
-from limo_nb.core import settings
 from limo_nb.core.files import write_atomic
 from limo_nb.core.progress import PROGRESS
+from limo_nb.core.settings import load_profile
 
 MATHJAX = "3.2.2"
 # The registry's digest of that release: what readers' browsers execute is checked.
@@ -68,7 +68,7 @@ class RenderFailed(RuntimeError):
     """The site was not built; the message says why and which command mends it."""
 
 
-def render(
+def build_site(
     profile: str = "mini",
     overrides: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -82,7 +82,7 @@ def render(
     up-to-date run, a warning of the build, a missing tool, or a page that is not offline.
     """
     root, console = find_root(root), console or Console()
-    name = settings.load(profile, overrides).name
+    name = load_profile(profile, overrides).name
     tree, site = root / "_build" / "site-src", root / "_build" / "html"
     key = assemble(root, name, tree)
     key_file = root / "_build" / "html.key"
@@ -193,7 +193,7 @@ def _as_run(source: str, run: NotebookNode) -> str:
 
 def footer(root: Path, profile: str, every: list[Chapter]) -> str:
     """What made the outputs of this site: profile, commit, date, hardware, versions."""
-    records = [record(executed_path(root, profile, chapter)) or {} for chapter in every]
+    records = [run_record(executed_path(root, profile, chapter)) or {} for chapter in every]
     facts: dict[str, list[str]] = {"commit": [], "hardware": [], "versions": []}
     for row in records:
         versions = {"Python": row.get("python", "unknown"), **row.get("versions", {})}

@@ -38,7 +38,7 @@ def run(
     done = run_chapters(
         profile, from_, until, only, force, parse_overrides(override), console=console
     )
-    ran = sum(outcome.executed for outcome in done)
+    ran = sum(chapter.executed for chapter in done)
     seconds = time.monotonic() - started
     plain(f"{ran} of {len(done)} chapters executed, the others unchanged, in {seconds:.0f} s")
 
@@ -50,32 +50,33 @@ def render(
     override: Overrides = None,
 ) -> None:
     """Build _build/html/index.html from the executed chapters."""
-    from limo_nb.book import render as rendering
+    from limo_nb.book.render import build_site
 
-    rendering.render(profile, parse_overrides(override), force, console=console)
+    build_site(profile, parse_overrides(override), force, console=console)
 
 
 @app.command()
 def status(profile: Profile = "mini", override: Overrides = None) -> None:
     """Chapters and stages: present or not, how old, how long they took, what made them."""
-    from limo_nb.book import run as book
+    from limo_nb.book import contents
     from limo_nb.core import settings as profiles
 
-    root = book.find_root()
-    settings = profiles.load(profile, parse_overrides(override))
-    plain(f"{book.runs_root(root) / settings.name}")
+    root = contents.find_root()
+    settings = profiles.load_profile(profile, parse_overrides(override))
+    plain(f"{contents.runs_of(root) / settings.name}")
     console.print(_chapter_table(root, settings))
-    console.print(_stage_table(book.runs_root(root) / settings.name))
+    console.print(_stage_table(contents.runs_of(root) / settings.name))
 
 
 def _chapter_table(root: Path, settings: Any) -> Table:
-    from limo_nb.book import run as book
+    from limo_nb.book import contents
+    from limo_nb.book.keys import chapter_keys
 
-    every = book.chapters(root)
-    wanted = book.keys([chapter for chapter in every if chapter.path.exists()], settings)
+    every = contents.chapters(root)
+    wanted = chapter_keys([chapter for chapter in every if chapter.path.exists()], settings)
     table = Table("chapter", "state", "run", "seconds", title="Chapters", title_justify="left")
     for chapter in every:
-        known = book.record(book.executed_path(root, settings.name, chapter))
+        known = contents.run_record(contents.executed_path(root, settings.name, chapter))
         if known is None or chapter.name not in wanted:
             table.add_row(chapter.name, "not run" if chapter.name in wanted else "not written")
             continue

@@ -104,11 +104,10 @@ def _version(module: str) -> str:
 def lab_models() -> list[Finding]:
     """The shipped models, each checked against its recorded digest."""
     from limo_nb import lab
-    from limo_nb.lab.pretrain import recipes
 
     sound = lab.verify()
     rows = []
-    for name in recipes():
+    for name in lab.recipes():
         ok = sound.get(name, False)
         found = "absent" if name not in sound else "as recorded" if ok else "changed"
         if name in sound:
@@ -120,8 +119,8 @@ def lab_models() -> list[Finding]:
 def profile_findings() -> list[Finding]:
     """Which profiles this machine can run, and what the others lack."""
     rows = []
-    for name in settings.names():
-        lacks, remedy = missing(settings.load(name))
+    for name in settings.profile_names():
+        lacks, remedy = missing(settings.load_profile(name))
         rows.append(Finding(f"profile {name}", lacks or "can run", not lacks, remedy))
     return rows
 

@@ -188,7 +188,7 @@ def sample(
     from limo_nb.problems import sources
 
     started = time.monotonic()
-    settings = profiles.load(profile, parse_overrides(override))
+    settings = profiles.load_profile(profile, parse_overrides(override))
     given = {"samples": samples, "temperature": temperature, "top_p": top_p}
     given |= {"max_new_tokens": max_new_tokens, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}

@@ -50,7 +50,7 @@ def _settings(
     """(settings of fine-tuning, system prompt) of a profile."""
     from limo_nb.core import settings as profiles
 
-    whole = profiles.load(profile, parse_overrides(override))
+    whole = profiles.load_profile(profile, parse_overrides(override))
     return (whole.sft.version(version) if version else whole.sft), whole.system_prompt
 
 
@@ -257,7 +257,7 @@ def _offload(value: str) -> Offload:
 def _profile_rows(profile: str, override: list[str] | None) -> int:
     from limo_nb.core import settings as profiles
 
-    return profiles.load(profile, parse_overrides(override)).chains.rows
+    return profiles.load_profile(profile, parse_overrides(override)).chains.rows
 
 
 def _show_plans(setup: Setup, plans: list[Plan]) -> None:

@@ -18,11 +18,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from limo_nb.core import (
-    precision,
-)
-
 PACKAGES = ("torch", "transformers", "datasets", "deepspeed", "math-verify", "limo-nb")
+
+# Environment variables of a process that is one of several: one thread, which sleeps while
+# it waits. Two processes that each spin on every core are many times slower than one.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def peak_memory_gib() -> float:
@@ -61,7 +67,7 @@ def hardware() -> str:
             if line.startswith("model name"):
                 model = line.split(":", 1)[1].strip()
                 break
-    parts = [f"{model}, {precision.cores()} cores"]
+    parts = [f"{model}, {cores()} cores"]
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         parts.append(f"{memory:.0f} GiB")
@@ -78,3 +84,10 @@ def _accelerators() -> str:
     if not torch.cuda.is_available():
         return "no GPU"
     return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

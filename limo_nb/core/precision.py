@@ -7,28 +7,19 @@ which it is, once a process and device, and not the processor's name. Chapter 6.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
+from limo_nb.core.machine import ONE_THREAD, cores  # noqa: F401  until callers moved
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 SHAPE = (256, 512, 512)  # rows, inputs, outputs of the product: a small layer's
 GAIN = 0.9  # bfloat16 must take at most this share of the time in 32 bits
 REPEATS = 5  # the shortest counts: other work makes a product longer, never shorter
-
-# Environment variables of a process that is one of several: one thread, which sleeps while
-# it waits. Two processes that each spin on every core are many times slower than one.
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -112,10 +103,3 @@ def _seconds(work: Callable[[], Any], enough: float = float("inf")) -> float:
     finally:
         torch.set_num_threads(before)
     return best
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,11 +1,15 @@
-"""Files of rows, JSON, JSONL, Parquet or Arrow, read so that a broken row can be named."""
+"""Files of rows, JSON, JSONL, Parquet or Arrow, read so that a broken row can be named.
+
+And the tables of a stage: Parquet files in its folder.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from datasets import Dataset
@@ -13,9 +17,13 @@ from pyarrow import parquet
 
 from limo_nb.core.files import write_atomic
 
+if TYPE_CHECKING:
+    from limo_nb.core.runs import Artifact
+
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
 WRITTEN = (".jsonl", ".parquet")  # what `write` makes
 BATCH = 10_000  # rows that are Python objects at a time
+DIGESTED = 8192  # rows that a digest takes at a time; another number is another digest
 
 
 def records(file: Path, broken: list[str] | None = None) -> Iterator[tuple[str, Any]]:
@@ -169,3 +177,23 @@ def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {_storable(name): _storable(own) for name, own in value.items()}
     return [_storable(own) for own in value] if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- tables of a stage
+def save_tables(folder: Path, **tables: Dataset) -> None:
+    """Every table as a Parquet file of its name in `folder`; `load_table` reads one again."""
+    for name, table in tables.items():
+        table.to_parquet(str(folder / f"{name}.parquet"))
+
+
+def load_table(folder: Path | Artifact, name: str) -> Dataset:
+    """Table `name` of a folder or a finished stage."""
+    return Dataset.from_parquet(str(folder / f"{name}.parquet"))
+
+
+def table_digest(table: Dataset) -> str:
+    """A digest of all rows: what a stage depends on where a file or data set may change."""
+    total = hashlib.sha256()
+    for batch in table.iter(DIGESTED):
+        total.update(json.dumps(batch, sort_keys=True, default=str).encode())
+    return total.hexdigest()[:16]

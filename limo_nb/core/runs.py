@@ -88,7 +88,7 @@ class Run:
     """A profile and the folder of what it made: the first object of every chapter."""
 
     def __init__(self, profile: str = "mini", overrides: Mapping[str, Any] | None = None):
-        self.profile = settings.load(profile, overrides)
+        self.profile = settings.load_profile(profile, overrides)
         self.root = runs_root() / self.profile.name
         self.root.mkdir(parents=True, exist_ok=True)
 

@@ -221,13 +221,13 @@ class Part(Profile):
         return super().__getattr__(name)  # type: ignore[misc] # pydantic hides its own
 
 
-def names() -> list[str]:
+def profile_names() -> list[str]:
     """The profiles that the package brings."""
     files = resources.files("limo_nb.core").joinpath("profiles").iterdir()
     return sorted(Path(f.name).stem for f in files if f.name.endswith(".yaml"))
 
 
-def load(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
     """Profile `name` (or a path to a YAML file) with nested or dotted `overrides`.
 
     Raises ValueError that names the profile, the field and what it may be.
@@ -236,7 +236,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Profile:
     if not path.is_file():
         path = Path(name)
         if not path.is_file():
-            raise ValueError(f"no profile {name!r}; there are {', '.join(names())}")
+            raise ValueError(f"no profile {name!r}; there are {', '.join(profile_names())}")
     raw = yaml.safe_load(path.read_text())
     for key, value in (overrides or {}).items():
         _merge(raw, key.split("."), value)
@@ -268,3 +268,6 @@ def _merge(raw: dict, keys: list[str], value: Any) -> None:
             _merge(raw[last], [key], inner)
     else:
         raw[last] = value
+
+
+load, names = load_profile, profile_names  # until every caller has the new names

@@ -26,6 +26,7 @@ from limo_nb.core.machine import (
     peak_memory_gib,
     provenance,
 )
+from limo_nb.core.records import table_digest
 from limo_nb.core.runs import (
     Artifact,
     runs_root,
@@ -56,7 +57,6 @@ from limo_nb.inference import (
     model_digest,
     open_engine,
 )
-from limo_nb.problems.cleaning import digest
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
             "grader": grader_version(),
             "judge": self.judge,
             "judge_digest": model_digest(self.judge) if self.judge else None,
-            "items": {name: digest(table) for name, table in items.items()},
+            "items": {name: table_digest(table) for name, table in items.items()},
         }
 
 

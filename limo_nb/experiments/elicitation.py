@@ -16,6 +16,7 @@ from datasets import Dataset, concatenate_datasets
 
 from limo_nb import lab
 from limo_nb.core.files import write_json
+from limo_nb.core.records import table_digest
 from limo_nb.core.runs import (
     Artifact,
     Run,
@@ -37,7 +38,6 @@ from limo_nb.inference import (
     open_engine,
 )
 from limo_nb.lab.facts import single_facts
-from limo_nb.problems.cleaning import digest
 
 ROLES = ("base", "poor")  # fields of profile.models
 WAYS = ("chat", "textbook")
@@ -70,7 +70,7 @@ def make(run: Run) -> Artifact:
     models = {role: model_digest(getattr(profile.models, role)) for role in ROLES}
     params = {
         **models,
-        "problems": digest(items),
+        "problems": table_digest(items),
         "sampling": greedy(profile),
         "engine": profile.engine,
         "system_prompt": profile.system_prompt,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import Any
 
-from limo_nb.core.precision import ONE_THREAD
+from limo_nb.core.machine import ONE_THREAD
 from limo_nb.core.progress import progress
 from limo_nb.inference import (
     ALLOCATOR,

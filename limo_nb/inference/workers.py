@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from limo_nb.core.precision import ONE_THREAD
+from limo_nb.core.machine import ONE_THREAD
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import (
     Completion,

@@ -4,13 +4,10 @@ from .cleaning import DROPPED as DROPPED
 from .cleaning import WITHOUT_DATA as WITHOUT_DATA
 from .cleaning import Sieved as Sieved
 from .cleaning import decontaminate as decontaminate
-from .cleaning import digest as digest
 from .cleaning import drop_duplicates as drop_duplicates
 from .cleaning import drop_unanswered as drop_unanswered
 from .cleaning import nothing as nothing
-from .cleaning import save as save
 from .cleaning import sieve as sieve
-from .cleaning import stored as stored
 from .contamination import Exam as Exam
 from .sources import COLUMNS as COLUMNS
 from .sources import NAMES as NAMES

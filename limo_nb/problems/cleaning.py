@@ -7,20 +7,16 @@ why and because of which counterpart. How texts are compared is in `limo_nb.prob
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from limo_nb.core.runs import Artifact
 from limo_nb.core.settings import PoolSettings
 from limo_nb.problems.contamination import Exam
 from limo_nb.problems.duplicates import (
@@ -104,25 +100,6 @@ class Sieved:
 def nothing() -> Dataset:
     """A report of no drops."""
     return Dataset.from_dict({name: [] for name in DROPPED}, features=DROPPED)
-
-
-def save(folder: Path, **tables: Dataset) -> None:
-    """Every table as a Parquet file of its name in `folder`; `stored` reads one again."""
-    for name, table in tables.items():
-        table.to_parquet(str(folder / f"{name}.parquet"))
-
-
-def stored(folder: Path | Artifact, name: str) -> Dataset:
-    """Table `name` of a folder or a finished stage."""
-    return Dataset.from_parquet(str(folder / f"{name}.parquet"))
-
-
-def digest(table: Dataset) -> str:
-    """A digest of all rows: what a stage depends on where a file or data set may change."""
-    total = hashlib.sha256()
-    for batch in table.iter(CHUNK):
-        total.update(json.dumps(batch, sort_keys=True, default=str).encode())
-    return total.hexdigest()[:16]
 
 
 # ---------------------------------------------------------------- sieves

@@ -23,10 +23,7 @@ import torch
 from datasets import Dataset
 
 from limo_nb.core.files import write_atomic
-from limo_nb.core.precision import (
-    ONE_THREAD,
-    cores,
-)
+from limo_nb.core.machine import ONE_THREAD, cores
 from limo_nb.core.progress import LiveLine
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import (
