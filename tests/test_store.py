@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 
 import pytest
-from test_generation import DRAWN, SYSTEM, chat_prompt, made, problems, stored
+from test_inference import DRAWN, SYSTEM, chat_prompt, made, problems, stored
 from tiny import tiny_model
 
 from limo_nb.core.settings import EngineSettings
@@ -29,7 +29,7 @@ SCRIPT = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
-from test_generation_store import asked, made, DRAWN
+from test_store import asked, made, DRAWN
 made(sys.argv[1], asked(), Path(sys.argv[2]), DRAWN, workers=int(sys.argv[3]))
 """
 
@@ -122,7 +122,7 @@ def test_stages_of_a_run_share_a_store(model, tmp_path, monkeypatch):
         elsewhere = shared_store(tmp_path / "elsewhere", engine)
     assert one == two and one.parent == tmp_path / "runs" / "mini" / "completions"
     assert elsewhere.parent == tmp_path / "elsewhere" and elsewhere.name == one.name
-    with open_engine(EngineSettings(dtype="float32"), model) as engine:
+    with open_engine(EngineSettings(dtype="bfloat16"), model) as engine:
         assert shared_store(tmp_path, engine).name != one.name
 
 
@@ -177,7 +177,7 @@ def test_two_processes_share_the_work(model, uninterrupted, tmp_path):
 # Writes down the keys that the process computes, before they are kept.
 LOGGED = """
 import sys, time
-from limo_nb.inference import local
+from limo_nb.inference import transformers_engine as local
 plain = local.TransformersEngine.run
 def run(self, batches, sampling):
     for ready in plain(self, batches, sampling):

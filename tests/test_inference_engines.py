@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from test_cli import limo_nb as command
-from test_generation import SYSTEM, chat_prompt, made, problems, stored
+from test_inference import SYSTEM, chat_prompt, made, problems, stored
 from tiny import tiny_model
 
 from limo_nb import lab

@@ -250,7 +250,7 @@ def test_digest_is_of_the_content(model, tmp_path):
 @pytest.mark.parametrize("kind", ["vllm", "openai", "ray"])
 def test_an_engine_that_is_not_installed_names_the_command(model, kind, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
-    monkeypatch.delitem(sys.modules, f"limo_nb.inference.with_{kind}", raising=False)
+    monkeypatch.delitem(sys.modules, f"limo_nb.inference.{kind}_engine", raising=False)
     with pytest.raises(NotInstalled, match=rf"pip install 'limo-nb\[{kind}\]'"):
         open_engine(EngineSettings(kind=kind), model)
 
