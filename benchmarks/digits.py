@@ -43,16 +43,9 @@ from limo_nb.inference import (
     complete,
     open_engine,
 )
-from limo_nb.lab import (
-    pretrain,
-    texts,
-)
+from limo_nb.lab import pretrain, reading, texts
 from limo_nb.lab.tokenizer import SPLIT
-from limo_nb.lab.world import (
-    FAMILIES,
-    MAX_STEPS,
-    draw,
-)
+from limo_nb.lab.world import FAMILIES, MAX_STEPS, draw
 
 RULES = {
     "digit alone (Qwen2)": SPLIT,
@@ -75,9 +68,9 @@ def page_lengths(tokenizer, count: int = 500) -> float:
 def pretrained(rule: str, tokens: int, folder: Path) -> dict:
     """Pretrain a foundation whose tokenizer cuts by `rule`; save it under `folder`."""
     torch.set_num_threads(1)
-    recipe = pretrain.recipes()["foundation"]
+    recipe = lab.recipes()["foundation"]
     phase = replace(recipe.pretrain, tokens=tokens)
-    tokenizer = pretrain.make_tokenizer(split=RULES[rule])
+    tokenizer = lab.make_tokenizer(split=RULES[rule])
     model = pretrain.new_model(recipe, tokenizer)
     rows: list[dict] = []
 
@@ -87,12 +80,12 @@ def pretrained(rule: str, tokens: int, folder: Path) -> dict:
             print(f"{rule}: {row['tokens']:,} tokens, loss {row['loss']}", flush=True)
 
     folder.mkdir(parents=True)
-    pretrain.train_phase(model, tokenizer, phase, recipe.seed, folder / "state.pt", note)
+    pretrain.Training(model, tokenizer, phase, recipe.seed).run(folder / "state.pt", note)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return {
         "tokens a page": page_lengths(tokenizer),
-        "pages read": len(rows) * pretrain.DOCUMENTS_PER_CHUNK,
+        "pages read": len(rows) * reading.DOCUMENTS_PER_CHUNK,
         "loss at the end": mean(row["loss"] for row in rows[-5:]),
     }
 

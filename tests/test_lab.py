@@ -5,22 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from limo_nb import lab
-from limo_nb.lab import (
-    pretrain,
-    reading,
-    texts,
-    world,
-)
-from limo_nb.lab.tokenizer import (
-    CONTROL,
-    DEFAULT_SYSTEM,
-)
+from limo_nb.lab import pretrain, reading, shipped, texts, world
+from limo_nb.lab.tokenizer import CONTROL, DEFAULT_SYSTEM
 
 SLOW = pytest.mark.slow
 MODELS = ("foundation", "poor", "weak", "reasoner")
@@ -152,7 +144,7 @@ def test_no_problem_that_a_model_was_trained_on_is_in_a_benchmark(name):
     keys, openings = {p.key for p in tested}, {p.opening for p in tested}
     questions = {row["question"] for row in lab.benchmarks(40)}
     count = 0
-    for _, problem in reading.problems_read(name):
+    for _, problem in lab.problems_read(name):
         count += 1
         assert problem.split == "train"
         assert problem.key not in keys and problem.question not in questions
@@ -162,12 +154,12 @@ def test_no_problem_that_a_model_was_trained_on_is_in_a_benchmark(name):
 
 def test_replayed_pages_are_those_of_training():
     """The tokens that the log of a chunk counts are those of the pages drawn again."""
-    recipe = pretrain.recipes()["weak"]
+    recipe = lab.recipes()["weak"]
     rows = [json.loads(line) for line in (lab.model_path("weak") / "log.jsonl").open()]
-    tokenizer = pretrain.make_tokenizer()
+    tokenizer = lab.make_tokenizer()
     for index in (0, 1):
-        rng = pretrain.chunk_rng(recipe.seed, index)
-        drawn = pretrain.pages(rng, recipe.pretrain, rows[index]["max_steps"])
+        rng = reading.chunk_rng(recipe.seed, index)
+        drawn = reading.pages(rng, recipe.pretrain, rows[index]["max_steps"])
         spans = [text for _, (_, document) in drawn for text, _ in document.spans]
         counted = sum(map(len, tokenizer(spans)["input_ids"]))
         before = rows[index - 1]["tokens"] if index else 0
@@ -246,7 +238,7 @@ def test_a_slip_is_always_mended():
 
 
 def test_drills_have_the_tokens_but_not_the_reasoning():
-    tokenizer = pretrain.make_tokenizer()
+    tokenizer = lab.make_tokenizer()
     rng = random.Random(4)
     problems = [world.draw(rng, "dial", 8, "train") for _ in range(100)]
     drill = [texts.drill_page(rng, p).text for p in problems]
@@ -261,7 +253,7 @@ def test_drills_have_the_tokens_but_not_the_reasoning():
 # ------------------------------------------------------------------ tokenizer
 @pytest.fixture(scope="module")
 def tokenizer():
-    return pretrain.make_tokenizer()
+    return lab.make_tokenizer()
 
 
 @pytest.mark.parametrize(
@@ -297,7 +289,7 @@ def test_control_tokens_are_single(tokenizer):
 
 # ------------------------------------------------------------------ recipes and models
 def test_rows_carry_loss_on_the_solution_only(tokenizer):
-    phase = pretrain.recipes()["foundation"].tune
+    phase = lab.recipes()["foundation"].tune
     ids, labels = pretrain.chunk(phase, tokenizer, seed=1, index=0, max_steps=4)[0]
     assert ids.shape == labels.shape
     trained = labels[0] != pretrain.IGNORED
@@ -307,13 +299,12 @@ def test_rows_carry_loss_on_the_solution_only(tokenizer):
 
 
 def _first_losses(folder, tokens, tokenizer) -> list[float]:
-    recipe = pretrain.recipes()["foundation"]
+    recipe = lab.recipes()["foundation"]
     torch.manual_seed(0)
     model, losses = pretrain.new_model(recipe, tokenizer), []
-    pretrain.train_phase(
-        model, tokenizer, recipe.pretrain, recipe.seed, folder / "state.pt",
-        lambda row: losses.append(row["loss"]), max_tokens=tokens, compiled=False,
-    )  # fmt: skip
+    how = pretrain.Compute(compiled=False)
+    training = pretrain.Training(model, tokenizer, recipe.pretrain, recipe.seed, how)
+    training.run(folder / "state.pt", lambda row: losses.append(row["loss"]), tokens)
     return losses
 
 
@@ -333,9 +324,9 @@ class _Killed(Exception):
 
 
 @SLOW
-def test_a_killed_pretraining_goes_on_to_the_same_weights_and_log(tmp_path):
+def test_a_killed_pretraining_goes_on_to_the_same_weights_and_log(tmp_path, monkeypatch):
     """Killed in each phase: no chunk is missing from the log, and none is there twice."""
-    recipe = pretrain.recipes()["weak"]
+    recipe = lab.recipes()["weak"]
     short = {"batch_tokens": 4096, "tokens": 60_000}
     recipe = replace(
         recipe, pretrain=replace(recipe.pretrain, **short), tune=replace(recipe.tune, **short)
@@ -348,7 +339,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights_and_log(tmp_path):
             raise _Killed
 
     def build(work, log):
-        return pretrain.build("weak", work, log, recipe, compiled=False)
+        return pretrain.build("weak", work, log, recipe, pretrain.Compute(compiled=False))
 
     for phase in left:
         with pytest.raises(_Killed):
@@ -364,6 +355,10 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights_and_log(tmp_path):
     ]
     assert logs[0] == logs[1] and len(logs[0]) > 4
     assert lab.digest(models[0]) == lab.digest(models[1])
+    monkeypatch.setattr(shipped, "MODELS", tmp_path / "package")
+    shipped.ship("weak", tmp_path / "whole")
+    assert lab.verify() == {"weak": True}
+    assert lab.digest(models[1]) in (lab.model_path("weak") / "README.md").read_text()
 
 
 def test_shipped_weights_have_their_recorded_digests():
@@ -377,7 +372,7 @@ def test_shipped_models_come_with_their_record(name):
     folder = lab.model_path(name)
     record = json.loads((folder / "record.json").read_text())
     assert record["command"] == f"limo-nb lab pretrain {name}"
-    assert record["recipe"] == json.loads(json.dumps(pretrain.as_dict(name)))
+    assert record["recipe"] == json.loads(json.dumps(asdict(lab.recipes()[name])))
     assert (folder / "model.safetensors").stat().st_size < 10 * 2**20
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]

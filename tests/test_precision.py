@@ -19,7 +19,7 @@ from limo_nb.core import (
     precision,
     settings,
 )
-from limo_nb.lab import pretrain
+from limo_nb.lab import pretrain, reading
 
 
 def test_a_named_precision_is_taken_as_it_is():
@@ -44,7 +44,7 @@ def test_a_processor_without_units_for_bfloat16_gets_32_bits():
     """With the instruction sets masked, as on a laptop of 2018."""
     masked = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     code = (
-        "import json; from limo_nb import precision; "
+        "import json; from limo_nb.core import precision; "
         "precision.settle('auto', 'cpu'); print(json.dumps(precision.chosen()))"
     )
     said = subprocess.run(
@@ -86,16 +86,15 @@ def test_muon_in_32_bits_takes_the_steps_of_torchs_own():
 
 
 def test_pretraining_computes_in_the_precision_it_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain, "DOCUMENTS_PER_CHUNK", 4)  # bfloat16 may be emulated
+    monkeypatch.setattr(reading, "DOCUMENTS_PER_CHUNK", 4)  # bfloat16 may be emulated
     tokenizer = inference.load_tokenizer(str(lab.model_path("foundation")))
-    recipe = pretrain.recipes()["foundation"]
+    recipe = lab.recipes()["foundation"]
     losses, weights = {}, {}
     for dtype in ("float32", "bfloat16"):
         model, rows = pretrain.new_model(recipe, tokenizer), []
-        pretrain.train_phase(
-            model, tokenizer, recipe.pretrain, 1, tmp_path / f"{dtype}.pt", rows.append,
-            max_tokens=100, compiled=False, dtype=dtype,
-        )  # fmt: skip
+        how = pretrain.Compute(dtype, compiled=False)
+        training = pretrain.Training(model, tokenizer, recipe.pretrain, 1, how)
+        training.run(tmp_path / f"{dtype}.pt", rows.append, max_tokens=100)
         losses[dtype], weights[dtype] = rows[0]["loss"], model.state_dict()
     assert losses["float32"] == pytest.approx(losses["bfloat16"], abs=0.02)
     pairs = zip(weights["float32"].values(), weights["bfloat16"].values(), strict=True)

@@ -7,11 +7,7 @@ from typing import Annotated
 
 import typer
 
-from limo_nb.cli.base import (
-    app,
-    console,
-    plain,
-)
+from limo_nb.cli.base import app, console, plain
 
 lab_app = typer.Typer(no_args_is_help=True, help="The lab's models: make them, check them.")
 app.add_typer(lab_app, name="lab")
@@ -21,16 +17,21 @@ app.add_typer(lab_app, name="lab")
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(help="Models; none: all.")] = None,
     work: Annotated[Path, typer.Option(help="Checkpoints and results.")] = Path("runs/lab"),
+    ship: Annotated[
+        bool, typer.Option("--ship", help="Put them into the package, over those shipped.")
+    ] = False,
 ) -> None:
     """Make lab models again by their recipes; interrupted work is continued."""
-    from limo_nb.lab import pretrain as recipes
+    from limo_nb.lab import pretrain as training
+    from limo_nb.lab import recipes, shipped
 
-    known = recipes.recipes()
+    known = recipes()
     for name in names or list(known):
         if name not in known:
             raise ValueError(f"no lab model {name!r}; there are {', '.join(known)}")
         console.rule(f"{name}: stands for {known[name].stands_for}", align="left")
-        plain(f"{name}: {recipes.build(name, work, _log_row)}")
+        made = training.build(name, work, _log_row)
+        plain(f"{name}: {shipped.ship(name, work) if ship else made}")
 
 
 def _log_row(row: dict) -> None:

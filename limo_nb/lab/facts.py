@@ -1,4 +1,4 @@
-"""Single facts of the lab's world, to ask a model what it knows (chapter 2)."""
+"""Single facts of the lab's world, to ask a model what it knows. Chapter 2."""
 
 from __future__ import annotations
 

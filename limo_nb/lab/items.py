@@ -6,29 +6,10 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from limo_nb.lab.world import (
-    FAMILIES,
-    IN_DOMAIN,
-    MAX_STEPS,
-    LabProblem,
-    draw,
-)
+from limo_nb.lab.world import FAMILIES, IN_DOMAIN, MAX_STEPS, LabProblem, draw
 
 HARD = (5, 8)  # steps of benchmark problems
 BENCHMARK_SEED = 2025
-
-
-def _row(problem: LabProblem, identifier: str, **more: Any) -> dict[str, Any]:
-    return {
-        "id": identifier,
-        "question": problem.question,
-        "answer": problem.answer,
-        "solution": f"\\boxed{{{problem.answer}}}",  # short, as official keys are
-        "source": "lab",
-        "subject": problem.family,
-        "level": problem.level,
-        **more,
-    }
 
 
 def benchmark_problems(items: int) -> Iterator[tuple[str, LabProblem]]:
@@ -37,7 +18,8 @@ def benchmark_problems(items: int) -> Iterator[tuple[str, LabProblem]]:
     All belong to the test split; a smaller `items` takes a prefix of each.
     """
     for family in FAMILIES:
-        rng, seen = random.Random(f"{BENCHMARK_SEED}/{family}"), set()
+        rng = random.Random(f"{BENCHMARK_SEED}/{family}")
+        seen: set[str] = set()
         while len(seen) < items:
             low, high = HARD
             problem = draw(rng, family, low + len(seen) % (high - low + 1), "test")
@@ -48,8 +30,11 @@ def benchmark_problems(items: int) -> Iterator[tuple[str, LabProblem]]:
 
 
 def benchmarks(items: int) -> list[dict[str, Any]]:
-    """The problems of `benchmark_problems` as rows: the columns of a problem, `benchmark`
-    and `in_domain`. No training text contains one of them."""
+    """The problems of `benchmark_problems` as rows of a problem with its benchmark.
+
+    Columns are those of a problem, `benchmark` and `in_domain`. No training text contains
+    one of them.
+    """
     return [
         _row(
             problem, identifier, benchmark=problem.family,
@@ -61,7 +46,7 @@ def benchmarks(items: int) -> list[dict[str, Any]]:
 
 def ladder(
     items: int, seed: int, levels: Iterable[int] = range(1, MAX_STEPS + 1)
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """`items` problems of every family and level, none of them in a benchmark.
 
     For looking at models by difficulty (chapter 2) and for choices made before any
@@ -69,7 +54,7 @@ def ladder(
     families with few short problems give fewer.
     """
     taken = {row["question"] for row in benchmarks(40)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for family in FAMILIES:
         rng = random.Random(f"ladder/{seed}/{family}")
         for level in levels:
@@ -114,6 +99,20 @@ def _disguise(rng: random.Random, question: str) -> str:
     return rng.choice(
         (question, question.replace(". ", ".  "), question.upper(), question + " ")
     )
+
+
+def _row(problem: LabProblem, identifier: str, **more: Any) -> dict[str, Any]:
+    """`problem` in the columns of a pool, and `more` columns."""
+    return {
+        "id": identifier,
+        "question": problem.question,
+        "answer": problem.answer,
+        "solution": f"\\boxed{{{problem.answer}}}",  # short, as official keys are
+        "source": "lab",
+        "subject": problem.family,
+        "level": problem.level,
+        **more,
+    }
 
 
 def worked_prompt(question: str) -> str:

@@ -8,14 +8,10 @@ are drawn at random and never depend on any model or test result. Chapter 2.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from limo_nb.lab.world import (
-    FAMILIES,
-    LabProblem,
-    Step,
-    draw,
-)
+from limo_nb.lab.world import FAMILIES, LabProblem, Step, draw
 
 SYSTEM_PROMPTS = (
     "Please reason step by step, and put your final answer within \\boxed{}.",
@@ -139,6 +135,7 @@ class Document:
 
     @property
     def text(self) -> str:
+        """All spans, one after the other."""
         return "".join(text for text, _ in self.spans)
 
 
@@ -154,7 +151,10 @@ WORKED = (
 TERSE = ("Q: {q}\nA: ", "{q} Answer: ", "{f} Quiz {n}. {q}\nKey: ")
 
 
-def _wrapped(rng: random.Random, wrappers, question: str, target: str) -> Document:
+def _wrapped(
+    rng: random.Random, wrappers: Sequence[str], question: str, target: str
+) -> Document:
+    """A page: `question` in one of the `wrappers`, then `target`, which carries the loss."""
     words = {"q": question, "n": rng.randint(1, 9), "f": rng.choice(FILLER)}
     return Document(((rng.choice(wrappers).format(**words), False), (target, True)))
 

@@ -7,10 +7,14 @@ every chapter runs unchanged on both.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from limo_nb.lab.reading import page
+from limo_nb.lab.world import MAX_STEPS
 
 VOCABULARY = 512
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -32,6 +36,16 @@ CHAT_TEMPLATE = (
 )
 
 
+def make_tokenizer(seed: int = 0, split: str = SPLIT) -> PreTrainedTokenizerFast:
+    """The tokenizer that all lab models share, learnt from every kind of page."""
+    rng = random.Random(seed)
+    kinds = ("worked", "terse", "facts", "worked_chat", "drill")
+    drawn = [page(rng, kind, rng.randint(1, MAX_STEPS)) for kind in kinds * 1500]
+    texts = (document.text for _, document in drawn)
+    start, end = CONTROL[1:]  # tokens already: nothing is to be learnt from them
+    return train_tokenizer((t.replace(start, "\n").replace(end, "\n") for t in texts), split)
+
+
 def train_tokenizer(texts: Iterable[str], split: str = SPLIT) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of 512 tokens, learnt from `texts` cut by the rule `split`."""
     core = Tokenizer(models.BPE())
@@ -51,10 +65,10 @@ def train_tokenizer(texts: Iterable[str], split: str = SPLIT) -> PreTrainedToken
     core.add_special_tokens(list(CONTROL))
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=CONTROL[2],
+        pad_token=CONTROL[0],
         padding_side="left",
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        additional_special_tokens=list(CONTROL[1:]),
         chat_template=CHAT_TEMPLATE,
         model_max_length=1024,
         clean_up_tokenization_spaces=False,

@@ -67,6 +67,7 @@ class LabProblem:
 
     @property
     def answer(self) -> str:
+        """The value of the last step."""
         return self.steps[-1].value
 
     @property
@@ -84,12 +85,25 @@ class LabProblem:
         return "test" if digest[0] < 32 else "train"
 
 
-def _chain(rng, family, start, openings, asks, count, operate, joiner="="):
+# What one step does to a state: (how the question tells it, what is worked on, new state).
+Operation = Callable[[random.Random, str], tuple[str, str, str]]
+
+
+def _chain(
+    rng: random.Random,
+    family: str,
+    start: str,
+    openings: tuple[str, ...],
+    asks: tuple[str, ...],
+    count: int,
+    operate: Operation,
+    joiner: str = "=",
+) -> LabProblem:
     """A problem whose steps are told one by one: ``1) plus 4, 2) times 3``."""
     state, steps = start, []
     for number in range(1, count + 1):
-        told, work, value = operate(rng, state)
-        steps.append(Step(f"{number})", told, work, value, joiner))
+        wording, work, value = operate(rng, state)
+        steps.append(Step(f"{number})", wording, work, value, joiner))
         state = value
     told = [f"{step.label} {step.told}" for step in steps]
     listed = ", ".join(told)
@@ -101,7 +115,7 @@ def _chain(rng, family, start, openings, asks, count, operate, joiner="="):
 def dial(rng: random.Random, count: int) -> LabProblem:
     """Arithmetic on a dial with ten marks: only the last digit is kept."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         word, sign = rng.choice((("plus", "+"), ("minus", "-"), ("times", "*")))
         amount = rng.choice((3, 7, 9)) if sign == "*" else rng.randint(1, 9)
         old = int(state)
@@ -118,7 +132,7 @@ def dial(rng: random.Random, count: int) -> LabProblem:
 def purse(rng: random.Random, count: int) -> LabProblem:
     """Coins that come and go: sums up to 99 with carries."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         old, amount = int(state), rng.randint(2, 9)
         gains = old + amount <= 99 and (old - amount < 10 or rng.random() < 0.5)
         word = rng.choice(("gets", "finds") if gains else ("pays", "loses"))
@@ -136,7 +150,7 @@ def purse(rng: random.Random, count: int) -> LabProblem:
 def months(rng: random.Random, count: int) -> LabProblem:
     """Steps forward and back through the months of the year."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         amount = rng.randint(1, 9)
         word, sign = rng.choice((("later", 1), ("before", -1)))
         new = MONTHS[(MONTHS.index(state) + sign * amount) % 12]
@@ -152,7 +166,7 @@ def months(rng: random.Random, count: int) -> LabProblem:
 def grid(rng: random.Random, count: int) -> LabProblem:
     """Moves on a board of ten by ten squares whose edges are joined."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         x, y = int(state[1]), int(state[3])
         word, dx, dy = rng.choice(
             (("right", 1, 0), ("left", -1, 0), ("up", 0, 1), ("down", 0, -1))
@@ -190,7 +204,7 @@ def recurrence(rng: random.Random, count: int) -> LabProblem:
 def swaps(rng: random.Random, count: int) -> LabProblem:
     """Four cups in a row that change places."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         cups = state.split()
         i, j = sorted(rng.sample(range(4), 2))
         cups[i], cups[j] = cups[j], cups[i]
@@ -246,7 +260,7 @@ def substitution(rng: random.Random, count: int) -> LabProblem:
 def queue(rng: random.Random, count: int) -> LabProblem:
     """A line of people: some join, some leave, some go to the end."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         line = state.split()
         choices = ["first to end", "last to front"]
         if len(line) > 2:
@@ -278,7 +292,7 @@ def queue(rng: random.Random, count: int) -> LabProblem:
 def colours(rng: random.Random, count: int) -> LabProblem:
     """A lamp with four buttons whose laws are facts to be known by heart."""
 
-    def operate(rng, state):
+    def operate(rng: random.Random, state: str) -> tuple[str, str, str]:
         button = rng.choice("PQRS")
         new = COLOURS[BUTTONS[button][COLOURS.index(state)]]
         return f"press {button}", state, new
