@@ -385,12 +385,42 @@ def wait_for(condition, seconds: float = 60.0):
         time.sleep(0.02)
 
 
-def contents(home: Path) -> dict[str, str]:
+def stage_files(home: Path) -> dict[str, str]:
     return {
         str(path.relative_to(home)): path.read_text()
         for path in sorted(home.glob("*/*/*.json"))
         if path.name != "manifest.json"
     }
+
+
+INTERRUPTED = """
+from limo_nb.book import run_chapters
+try:
+    run_chapters("smoke")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupt_ends_the_kernel_keeps_the_notebook_and_is_passed_on(tmp_path: Path) -> None:
+    root = make_toy(tmp_path / "toy", pause=0.7)
+    home = root / "runs" / SMOKE
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list(home.glob("coarse/*/step-1.json")))
+    process.send_signal(
+        signal.SIGINT
+    )  # to it alone, as from a terminal
+    output, _ = process.communicate(timeout=30)
+    assert output.endswith("interrupted\n") and "01-first: executed" in output
+    steps = len(list(home.glob("coarse/*/step-*.json")))
+    assert steps < 5
+    partial = contents.read_notebook(home / "book" / ".02-second.partial.ipynb")
+    assert "step 1" in str(partial.cells) and not (home / "book" / "02-second.ipynb").exists()
+    time.sleep(1.5)
+    assert len(list(home.glob("coarse/*/step-*.json"))) == steps, "the kernel goes on"
+    assert executed(run.run_chapters(SMOKE, root=root, console=quiet())) == [2]
 
 
 @pytest.mark.slow
@@ -416,6 +446,6 @@ def test_killed_run_continues_and_ends_the_same(tmp_path: Path) -> None:
     assert second.returncode == 0, output
     assert "01-first: unchanged" in output and "02-second: executed" in output
     assert {path: path.stat().st_mtime_ns for path in done} == before
-    assert contents(home) == contents(whole / SMOKE)
+    assert stage_files(home) == stage_files(whole / SMOKE)
     manifest = json.loads(next(home.glob("coarse/*/manifest.json")).read_text())
     assert manifest["resumed"] is True

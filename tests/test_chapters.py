@@ -62,10 +62,8 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
         failed.append(name)
         pytest.fail(str(error), pytrace=False)
     assert outcomes[-1].chapter.name == name
-    executed = contents.read_notebook(
-        contents.executed_path(ROOT, "smoke", outcomes[-1].chapter)
-    )
-    for cell in contents.code_cells(executed):
+    path = contents.executed_path(ROOT, "smoke", outcomes[-1].chapter)
+    for cell in contents.code_cells(contents.read_notebook(path)):
         assert cell.execution_count is not None or not cell.source.strip()
         for output in cell.outputs:
             assert output.output_type != "error"
@@ -204,10 +202,8 @@ def test_killed_in_every_chapter_the_book_ends_the_same(runs: Path, tmp_path: Pa
     whole = start(runs)  # continues from what the other tests of this session made
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
-    finished = runs / "smoke" / "book"
-    seconds = {
-        name: contents.run_record(finished / f"{name}.ipynb")["seconds"] for name in NAMES
-    }
+    records = [contents.run_record(contents.executed_path(ROOT, "smoke", c)) for c in CHAPTERS]
+    seconds = dict(zip(NAMES, (record["seconds"] for record in records), strict=True))
     cut = tmp_path / "cut"
     for chapter in CHAPTERS:
         before = settled(cut / "smoke")
