@@ -138,7 +138,7 @@ def test_summary_reads_what_a_run_left(tmp_path) -> None:
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     done = {"rows": 7, "steps": 3, "seconds": 3, "peak_memory_gib": 0.5}
     (tmp_path / "done.json").write_text(json.dumps(done))
-    row = sft_report.summary(tmp_path)
+    row = sft_report.run_summary(tmp_path)
     assert (row["first loss"], row["last loss"], row["tokens/s"]) == (3.0, 1.0, 30.0)
     assert (row["training (s)"], row["GiB a rank"]) == (3, 0.5)
 
@@ -154,7 +154,7 @@ def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
     row = Encoded(list(map(ord, "<a\n")), [IGNORED, ord("a"), ord("\n")])
     html = sft_report.tokens_html(Letters(), row)
     assert "&lt;" in html and "<a" not in html and "↵" in html
-    assert html.count(sft_report.LEARNT) == 2 and html.count(sft_report.CONTEXT) == 1
+    assert html.count('class="limo-learnt"') == 2 and html.count('class="limo-context"') == 1
 
 
 def samples(answers: str, item: str) -> list[dict]:

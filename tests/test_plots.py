@@ -138,7 +138,7 @@ def test_estimates_become_percent():
         (lambda: plots.losses({"a": []}, "t"), "no losses of 'a'"),
         (lambda: plots.lines([1, 2], {"a": [1]}, "t", "x"), "1 points for 2"),
         (lambda: plots.heat([], "t"), "no rows"),
-        (lambda: plots.to_html(Figure(), "  "), "alt text"),
+        (lambda: plots.figure_html(Figure(), "  "), "alt text"),
     ],
 )
 def test_errors_name_what_is_missing(call, message):
@@ -147,7 +147,7 @@ def test_errors_name_what_is_missing(call, message):
 
 
 def test_html_carries_the_picture_and_an_escaped_alt_text():
-    html = plots.to_html(CALLS["histogram"]("t"), 'Scores < 1 & "high"')
+    html = plots.figure_html(CALLS["histogram"]("t"), 'Scores < 1 & "high"')
     assert 'alt="Scores &lt; 1 &amp; &quot;high&quot;"' in html
     assert base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]).startswith(b"\x89PNG")
     assert html.count("<") == 1 and "dark-light" in html

@@ -72,7 +72,7 @@ def test_stacked_parts_sum_to_the_peak():
 
 
 def test_curves_and_their_reading():
-    done, series = sft_report.curves(LOGS)
+    done, series = sft_report.loss_curves(LOGS)
     assert done == [50, 100]
     assert series["limo"] == [(3.0, 2.0, 4.0), (1.5, 1.0, 2.0)]
     assert "at 3.00 nats" in sft_report.first_step(LOGS, "limo", "poor-limo")

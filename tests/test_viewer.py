@@ -24,24 +24,24 @@ LONG = "\n\n".join(f"{n}) {n}+1={n + 1}. " + "We go on. " * 20 + "\nWait, check 
 
 
 class Reader(HTMLParser):
-    """The tags and the text of HTML, style left out; checks that tags are closed."""
+    """The tags of HTML and the texts of its classes; checks that tags are closed."""
 
     def __init__(self, html):
         super().__init__()
-        self.tags, self.open, self.text = [], [], ""
+        self.tags, self.open, self.texts = [], [], {}
         self.feed(html)
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self.open.append(tag)
+        self.open.append((tag, dict(attrs).get("class", "").split()))
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if "style" not in self.open and "summary" not in self.open:
-            self.text += data
+        for name in {name for _, names in self.open for name in names}:
+            self.texts[name] = self.texts.get(name, "") + data
 
 
 TEXTS = [
@@ -58,8 +58,8 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("fold", [True, False, None])
 def test_html_shows_exactly_the_text(text, fold):
-    page = Reader(chain_viewer.to_html(text, legend=False, fold=fold))
-    assert page.text == text
+    page = Reader(chain_viewer.chain_html(text, legend=False, fold=fold))
+    assert page.texts["limo-text"] == text
     assert {tag for tag, _ in page.tags} <= {
         "style",
         "div",
@@ -78,30 +78,30 @@ def test_passages_joined_are_the_text(text):
 
 
 def test_long_chains_are_folded_and_short_ones_not():
-    assert "<details" not in chain_viewer.to_html(LAB)
-    html = chain_viewer.to_html(LONG)
+    assert "<details" not in chain_viewer.chain_html(LAB)
+    html = chain_viewer.chain_html(LONG)
     assert 5 < html.count("<details") < 40
     assert html.count("<details open>") == 1
     assert "\\boxed{40}" in html.split("<details open>")[1]
     first = html.split("<summary>")[1].split("</summary>")[0]
-    assert first.startswith("<b>1</b>0) 0+1=1.") and '<span class="limo-step">' in first
+    assert first.strip().startswith("<b>1</b>0) 0+1=1.") and '<span class="limo-step">' in first
     assert all(len(part) < 2 * chain_viewer.BREAK for part in chain_viewer.passages(LONG))
 
 
 def test_titles_are_escaped_in_text_and_label():
-    page = Reader(chain_viewer.to_html(LAB, title='<b onclick="x">"'))
-    assert '<b onclick="x">"' in page.text
+    page = Reader(chain_viewer.chain_html(LAB, title='<b onclick="x">"'))
+    assert page.texts["limo-title"] == '<b onclick="x">"'
     assert dict(page.tags[1][1])["aria-label"] == '<b onclick="x">"'
 
 
 def test_html_colours_roles_and_underlines_words():
-    html = chain_viewer.to_html(LAB)
+    html = chain_viewer.chain_html(LAB)
     for name in ("step", "check", "exploration", "answer"):
         assert f'<span class="limo-{name}">' in html.split("limo-legend")[-2]
     assert '<u title="verification">Check</u>' in html
     assert '<u title="granularity">Since</u>' in html
     legend = html.split('class="limo-legend"')[1]
-    assert all(says in legend for says, *_ in chain_viewer.ROLES.values())
+    assert all(says in legend for says in chain_viewer.ROLES.values())
 
 
 def luminance(colour):
@@ -113,28 +113,29 @@ def luminance(colour):
 
 
 def test_html_has_contrast_in_light_and_dark():
-    html = chain_viewer.to_html(BARE)
-    light, dark = re.findall(
-        r"[{;]color:(#[0-9a-f]{6})", re.sub(r"border-color[^;}]*|background:[^;}]*;?", "", html)
-    )
-    for _, _, on_light, on_dark in chain_viewer.ROLES.values():
-        for ink, ground in ((light, on_light), (dark, on_dark)):
-            a, b = sorted((luminance(ink), luminance(ground)))
-            assert (b + 0.05) / (a + 0.05) >= 7, (ink, ground)
-    assert all(f"{where} .limo-step" in html for where in chain_viewer.DARK)
+    html = chain_viewer.chain_html(BARE)
+    grounds = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", rule)) for rule in html.split("}")]
+    light, dark = [found for found in grounds if found]
+    assert set(light) == set(dark) == {"ground", "ink", "edge", *chain_viewer.ROLES}
+    for colours in (light, dark):
+        for name in ("ground", *chain_viewer.ROLES):
+            a, b = sorted((luminance(colours["ink"]), luminance(colours[name])))
+            assert (b + 0.05) / (a + 0.05) >= 7, name
+    for where in ("html[data-theme=dark]", "[data-jp-theme-light=false]", ".vscode-dark"):
+        assert f"{where} .limo-chain" in html
     assert "http" not in html  # needs nothing from elsewhere
 
 
 def test_side_by_side_has_both_and_one_style():
-    html = chain_viewer.side_by_side(LAB, BARE, ("A & B", "C"))
+    html = chain_viewer.pair_html(LAB, BARE, ("A & B", "C"))
     page = Reader(html)
     assert html.count("<style>") == 1 and html.count('class="limo-chain"') == 2
-    assert "A & B" in page.text and LAB in page.text and BARE in page.text
+    assert page.texts["limo-title"] == "A & BC" and page.texts["limo-text"] == LAB + BARE
 
 
 def test_empty_chain_cannot_be_shown():
     with pytest.raises(ValueError, match="empty chain"):
-        chain_viewer.to_html(" \n")
+        chain_viewer.chain_html(" \n")
 
 
 # ---------------------------------------------------------------- in a browser
@@ -149,9 +150,7 @@ def page_of(html, folder):
 
 
 def test_in_a_browser_html_in_a_chain_is_text_and_keys_unfold_it(tmp_path):
-    html = chain_viewer.side_by_side(
-        NASTY * 40, LONG, ("<img src=y onerror='window.hit=3'>", "b")
-    )
+    html = chain_viewer.pair_html(NASTY * 40, LONG, ("<img src=y onerror='window.hit=3'>", "b"))
     with Browser(tmp_path / "profile") as browser:
         browser.open(page_of(html, tmp_path))
         assert browser.value(SHOWN.format(".limo-chain:first-child ")) == NASTY * 40

@@ -60,10 +60,10 @@ def show(fig: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    display({"text/html": to_html(fig, alt), "text/plain": alt}, raw=True)
+    display({"text/html": figure_html(fig, alt), "text/plain": alt}, raw=True)
 
 
-def to_html(fig: Figure, alt: str) -> str:
+def figure_html(fig: Figure, alt: str) -> str:
     """An `<img>` with the figure inside; raises ValueError without an alt text."""
     if not alt.strip():
         raise ValueError("a figure needs an alt text: say what it shows, in a sentence or two")
@@ -342,7 +342,14 @@ def points(
     return fig
 
 
-def _intervals(ax: Axes, rows: Sequence[Mapping], places, colour: str, marker: str, label: str):
+def _intervals(
+    ax: Axes,
+    rows: Sequence[Mapping],
+    places: Sequence[float],
+    colour: str,
+    marker: str,
+    label: str,
+) -> None:
     value, low, high = (
         np.array([r[name] for r in rows], float) for name in ("value", "low", "high")
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from limo_nb.book import (
     chain_viewer,
     plots,
 )
+from limo_nb.book.templates import macros
 from limo_nb.core import paper
 from limo_nb.core.precision import settle
 from limo_nb.core.settings import (
@@ -32,25 +32,15 @@ from limo_nb.sft.encoding import (
 )
 from limo_nb.sft.train import read_log
 
-LEARNT = "background:#0072B233;border-bottom:2px solid #0072B2"
-CONTEXT = "border-bottom:2px dotted #8a8a8a"
+TEMPLATE = "book/sft_report.jinja"
 Row = dict[str, Any]
 
 
 def tokens_html(tokenizer: Any, row: Encoded) -> str:
-    """The text of a row, one span a token: solid line with loss, dotted without.
-
-    Line and ground differ, not the colour alone. All text is escaped.
-    """
-    parts = []
-    for token, label in zip(row.ids, row.labels, strict=True):
-        text = escape(tokenizer.decode([token])).replace("\n", "↵\n")
-        look = CONTEXT if label == IGNORED else LEARNT
-        parts.append(f'<span style="{look}">{text}</span>')
-    style = "white-space:pre-wrap;font-family:monospace;line-height:1.9"
-    # A zero-width space lets lines break between tokens.
-    body = "\u200b".join(parts)
-    return f'<div class="mathjax_ignore tex2jax_ignore" style="{style}">{body}</div>'
+    """The text of a row, one span a token: solid line with loss, dotted without."""
+    texts = (tokenizer.decode([token]).replace("\n", "↵\n") for token in row.ids)
+    learnt = (label != IGNORED for label in row.labels)
+    return str(macros(TEMPLATE).tokens(list(zip(texts, learnt, strict=True))))
 
 
 def sizes(tokenizer: Any, rows: Dataset, settings: SftSettings, system: str, steps: int) -> Row:
@@ -146,7 +136,7 @@ def precisions(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(losses, index=pd.Index(steps, name="step"))
 
 
-def summary(folder: Path) -> Row:
+def run_summary(folder: Path) -> Row:
     """What a run took: losses in nats a token, seconds, tokens a second, GiB.
 
     The seconds leave out starting interpreters, importing and joining the ranks; memory
@@ -170,8 +160,8 @@ DIGITS = {
 
 
 def over_seeds(trained: Mapping[tuple[str, int], Path]) -> pd.DataFrame:
-    """A row an arm: mean over its seeds, lowest and highest, of what `summary` has."""
-    every = [{"arm": arm, **summary(folder)} for (arm, _), folder in trained.items()]
+    """A row an arm: mean over its seeds, lowest and highest, of what `run_summary` has."""
+    every = [{"arm": arm, **run_summary(folder)} for (arm, _), folder in trained.items()]
     arms = pd.DataFrame(every).groupby("arm", sort=False)
     return pd.DataFrame(
         {arm: {name: _spread(own[name], n) for name, n in DIGITS.items()} for arm, own in arms}
@@ -185,7 +175,7 @@ def _spread(values: pd.Series, digits: int) -> str:
 
 def cost(trained: Mapping[tuple[str, int], Path], seconds: float) -> str:
     """What the runs took, of which `seconds` with start-up, as a sentence's part."""
-    runs = [summary(folder) for folder in trained.values()]
+    runs = [run_summary(folder) for folder in trained.values()]
     training = sum(run["training (s)"] for run in runs) / 60
     memory_used = max(run["GiB a rank"] for run in runs)
     return (
@@ -211,7 +201,7 @@ def losses_by_part(
 Logs = Mapping[tuple[str, int], Sequence[Row]]  # of (arm, seed)
 
 
-def curves(logs: Logs) -> tuple[list[int], dict[str, list[tuple[float, float, float]]]]:
+def loss_curves(logs: Logs) -> tuple[list[int], dict[str, list[tuple[float, float, float]]]]:
     """(percent done, per arm `losses_by_part` over its seeds), in at most ten parts."""
     parts = min(10, *map(len, logs.values()))
     done = [round(100 * (part + 1) / parts) for part in range(parts)]
@@ -297,18 +287,15 @@ def memory_picture(plans: Sequence[planner.Plan], title: str) -> Figure:
     return plots.stacked(bars, title, "GB of one GPU", (size, f"the GPU has {size:g} GB"))
 
 
-LOOK = 'class="mathjax_ignore" style="color:var(--pst-color-text-base, inherit)"'
-
-
 def answers_html(items: Sequence[Mapping], answers: Mapping[str, Sequence[str]]) -> str:
     """Each item (question, answer) with the answers of every model side by side."""
-    cards, last = [], list(answers)[-1]
+    shown = []
     for number, item in enumerate(items):
-        # On a dark page the question must not keep the dark letters of other outputs.
-        head = escape(f"{item['question']} [{item['answer']}]")
-        pair = ""
+        chains = []
         for name, texts in answers.items():
-            legend = name == last and number == len(items) - 1  # one is enough
-            pair += chain_viewer.to_html(texts[number].strip() or "(nothing)", name, legend)
-        cards.append(f'<p {LOOK}><b>{head}</b></p><div class="limo-pair">{pair}</div>')
-    return "".join(cards)
+            # One legend, under the last answer, is enough.
+            legend = (name, number) == (list(answers)[-1], len(items) - 1)
+            text = texts[number].strip() or "(nothing)"
+            chains.append(chain_viewer.chain_html(text, name, legend))
+        shown.append((f"{item['question']} [{item['answer']}]", chains))
+    return str(macros(TEMPLATE).answers(shown))

@@ -25,12 +25,8 @@ from limo_nb.core.settings import (
     Profile,
 )
 from limo_nb.inference import model_digest
-from limo_nb.problems.sources import COLUMNS
-from limo_nb.selection.choice import (
-    balanced,
-    cells_in_effect,
-)
-from limo_nb.selection.rates import mean_interval
+from limo_nb.problems import COLUMNS
+from limo_nb.selection import cells_in_effect, mean_interval, select
 
 Groups = Mapping[str, Dataset]  # a name ("pool", "chosen") → its problems
 
@@ -83,7 +79,7 @@ def bars(counts: Dataset) -> str:
 
 
 # ---------------------------------------------------------------- rates
-def spread(counts: Dataset) -> tuple[float, float]:
+def deviations(counts: Dataset) -> tuple[float, float]:
     """(standard deviation of the counts of right attempts, the part that is luck).
 
     The second is that of a binomial at the mean rate: what equal questions would show.
@@ -92,7 +88,7 @@ def spread(counts: Dataset) -> tuple[float, float]:
     return float(np.std(counts["correct"])), float(np.sqrt(n * mean * (1 - mean)))
 
 
-def some(counts: Dataset, n: int) -> list[dict[str, Any]]:
+def example_rates(counts: Dataset, n: int) -> list[dict[str, Any]]:
     """`n` questions from the most rarely to the most often solved, for `plots.points`."""
     order = np.argsort(counts["correct"], kind="stable")
     picks = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
@@ -185,7 +181,7 @@ def _cells(problems: Dataset) -> Counter[tuple[str, int]]:
     return Counter(zip(problems["subject"], problems["level"], strict=True))
 
 
-def cells(groups: Groups) -> str:
+def effective_cells(groups: Groups) -> str:
     """The effective number of subject–level cells of each group, as a finding."""
     parts = (f"{cells_in_effect(group):.1f} ({where})" for where, group in groups.items())
     return f"Cells in effect: {', '.join(parts)}"
@@ -238,7 +234,7 @@ def redundancy(chosen: Dataset, candidates: Dataset, seed: int) -> str:
         return f"All {len(candidates)} survivors were taken: there was nothing to choose."
     blind = candidates.shuffle(seed).select(range(k))
     ours, theirs = (
-        float(np.mean(balanced(some, k, seed)["similarity"])) for some in (chosen, blind)
+        float(np.mean(select(some, k, seed)["similarity"])) for some in (chosen, blind)
     )
     return (
         f"By TF-IDF, a chosen question is on average {ours:.2f} similar to the nearest taken "
@@ -254,7 +250,7 @@ RECORDED = {
 }
 
 
-def recorded(root: Path) -> tuple[Dataset, dict[str, Dataset]]:
+def recorded_attempts(root: Path) -> tuple[Dataset, dict[str, Dataset]]:
     """Real problems and attempts at them that others recorded: (problems, by solver).
 
     1,319 GSM8K problems in `root`/pool/gsm8k_model_solutions.jsonl, with the answers of
