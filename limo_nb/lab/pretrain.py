@@ -8,6 +8,9 @@ weights. Chapter 2.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +30,9 @@ from limo_nb.lab.tokenizer import make_tokenizer
 
 IGNORED = -100  # label of a token without loss
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
+# Tokens after which torch.compile has saved the two minutes that it takes: 15 % of the time
+# in float32 on AVX2, 36 % in bfloat16 where the processor has it (benchmarks/RESULTS.md).
+WORTH_COMPILING = 3_000_000
 
 Row = tuple[list[int], list[int]]  # ids and labels of a document
 Batch = tuple[torch.Tensor, torch.Tensor]  # the same of several, (rows, longest row)
@@ -47,12 +53,18 @@ class Compute:
     """How a phase is computed, whatever it computes.
 
     `dtype` is that of the products ("auto": `core.precision` decides); weights and
-    optimiser states have 32 bits. `compiled` says whether torch.compile is worth its
-    minute; benchmarks/RESULTS.md has the rates.
+    optimiser states have 32 bits. `compiled` is about torch.compile; None: where it pays.
     """
 
     dtype: str = "auto"
-    compiled: bool = True
+    compiled: bool | None = None
+
+    def compiles(self, phase: Phase) -> bool:
+        """Whether torch.compile is used: a long phase repays it, where there is a compiler."""
+        if self.compiled is not None:
+            return self.compiled
+        program = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        return phase.tokens >= WORTH_COMPILING and shutil.which(program) is not None
 
 
 # ------------------------------------------------------------------------------ batches
@@ -132,7 +144,8 @@ class Training:
         self.half = settle(compute.dtype, model.device.type).dtype == "bfloat16"
         # Rows are short, and the backward pass of the fused kernel is slow.
         model.set_attn_implementation("eager")
-        self.forward = torch.compile(model, dynamic=True) if compute.compiled else model
+        compiled = compute.compiles(phase)
+        self.forward = torch.compile(model, dynamic=True) if compiled else model
         self.optimizers = _optimizers(model, phase)
         self.tokens = self.chunks = self.steps = 0
 
