@@ -55,10 +55,10 @@ def processor_seconds() -> float:
 
 
 @contextmanager
-def served(kind: str, model: str) -> Iterator[None]:
-    """A server where `kind` needs one."""
-    with throughput.server(model, "float32") if kind == "openai" else nullcontext():
-        yield
+def served(kind: str, model: str) -> Iterator[str | None]:
+    """The address of a server where `kind` needs one."""
+    with throughput.server(model, "float32") if kind == "openai" else nullcontext() as address:
+        yield address
 
 
 def measure(kind: str, model: str) -> dict:
@@ -67,8 +67,8 @@ def measure(kind: str, model: str) -> dict:
     asked = [(row["id"], chat_prompt(row["question"], SYSTEM_PROMPT)) for row in problems]
     settings = EngineSettings(kind=kind, dtype="float32")
     clock, processor = [], []
-    with tempfile.TemporaryDirectory() as folder, served(kind, model):
-        with open_engine(settings, model) as engine:
+    with tempfile.TemporaryDirectory() as folder, served(kind, model) as address:
+        with open_engine(settings, model, address) as engine:
             complete(engine, asked[:8], ASKED, Path(folder) / "first.sqlite")
             for size in throughput.BATCHES:
                 engine.batch_size = size

@@ -37,20 +37,16 @@ from limo_nb.core.settings import (
 from limo_nb.inference import (
     Ask,
     Batch,
-    Decoder,
     Engine,
+    Made,
     chat_prompt,
     complete,
     decoder,
     open_engine,
-    plan_batches,
     prompt_ids,
 )
-from limo_nb.inference.base import Made
-from limo_nb.inference.decoder import (
-    PREFILL_TOKENS,
-    RoomyLayer,
-)
+from limo_nb.inference.decoder import PREFILL_TOKENS, Decoder, PreallocatedLayer
+from limo_nb.inference.request import plan_batches
 from limo_nb.lab.world import (
     FAMILIES,
     draw,
@@ -73,7 +69,7 @@ def measure(
     """One line: 512 chains of hard questions with these settings."""
     decoder.SEGMENT = segment
     decoder.PREFILL_TOKENS = PREFILL_TOKENS if in_parts else 10**9
-    decoder.RoomyLayer = RoomyLayer if in_place else DynamicLayer
+    decoder.empty_layer = lambda _: PreallocatedLayer() if in_place else DynamicLayer()
     engine, rng = Decoder(model, dtype), random.Random(1)
     asked = [
         draw(rng, rng.choice(tuple(FAMILIES)), rng.randint(4, 8), "train").question

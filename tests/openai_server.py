@@ -18,10 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from limo_nb.core.settings import Sampling
-from limo_nb.inference import (
-    Decoder,
-    prompt_ids,
-)
+from limo_nb.inference import prompt_ids
+from limo_nb.inference.decoder import Decoder
 
 DECODER = Decoder(sys.argv[1], "float32")
 LOCK = threading.Lock()

@@ -33,7 +33,7 @@ MODEL, SYSTEM = "lab:reasoner", "Answer the question."
     ],
 )
 def test_a_thought_ends_before_its_conclusion(text: str, want: str) -> None:
-    assert budget_forcing.thought(text) == want
+    assert budget_forcing.without_conclusion(text) == want
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def opened(tmp_path):
     def run(work):
         settings = EngineSettings(dtype="float32", batch_size=8)
         with open_engine(settings, MODEL) as engine:
-            return work(budget_forcing.Forcer(engine, MODEL, tmp_path / "s.db"), engine)
+            return work(budget_forcing.BudgetForcer(engine, MODEL, tmp_path / "s.db"), engine)
 
     return run
 
@@ -68,7 +68,7 @@ def test_ended_chains_go_on_and_others_stay(opened, asked, tmp_path) -> None:
     for before, after in zip(first, longer, strict=True):
         if before["finished"]:
             assert after["text"].startswith(
-                budget_forcing.thought(before["text"]) + budget_forcing.WAIT
+                budget_forcing.without_conclusion(before["text"]) + budget_forcing.WAIT
             )
         else:
             assert after == before
@@ -90,7 +90,8 @@ def test_open_chains_conclude_at_the_limit(opened, asked, tmp_path, limit) -> No
         assert closing and before["text"].startswith(head)
         assert len(plain_ids(tokenizer, head)) <= limit
         assert (
-            after["tokens"] <= limit + len(plain_ids(tokenizer, closing)) + budget_forcing.ROOM
+            after["tokens"]
+            <= limit + len(plain_ids(tokenizer, closing)) + budget_forcing.ANSWER_TOKENS
         )
         some += 1
     assert some

@@ -13,12 +13,10 @@ from limo_nb.core.settings import (
     Sampling,
 )
 from limo_nb.inference import (
-    Decoder,
     EngineFailed,
     NotInstalled,
     chat_prompt,
     complete,
-    left_padded,
     load_model,
     load_tokenizer,
     model_digest,
@@ -29,7 +27,9 @@ from limo_nb.inference import (
 )
 from limo_nb.inference.decoder import (
     PREFILL_TOKENS,
-    RoomyLayer,
+    Decoder,
+    PreallocatedLayer,
+    left_padded,
 )
 
 SYSTEM = "Answer the question."
@@ -136,7 +136,7 @@ def test_every_parameter_shapes_the_result(model, items, reference, tmp_path, ch
 
 def test_keys_and_values_in_place_are_those_that_are_copied():
     """Prompts, single tokens past the room, sweeps and reordered rows in between."""
-    ours, theirs = RoomyLayer(), DynamicLayer()
+    ours, theirs = PreallocatedLayer(), DynamicLayer()
     random = torch.Generator().manual_seed(1)
 
     def states(rows, tokens):

@@ -18,10 +18,10 @@ from limo_nb.core.settings import EngineSettings
 from limo_nb.inference import (
     Ask,
     Completion,
-    Store,
     open_engine,
     shared_store,
 )
+from limo_nb.inference.store import Store
 
 ROWS = 120
 DONE = Completion("text", 3, True)
@@ -94,7 +94,7 @@ def test_the_first_completion_of_a_key_stays(tmp_path):
         store.keep([("a", DONE)])
         store.keep([("a", Completion("other", 1, False)), ("b", DONE)])
         store.want(["b", "a", "c"])
-        assert list(store.rows()) == [DONE, DONE] and store.made() == {"a", "b"}
+        assert list(store.rows()) == [DONE, DONE, None] and store.made() == {"a", "b"}
 
 
 def test_a_batch_is_kept_whole_or_not_at_all(tmp_path):

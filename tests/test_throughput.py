@@ -13,13 +13,11 @@ from limo_nb.inference import (
     EngineFailed,
     chat_prompt,
     load_tokenizer,
-    server_options,
-    shards,
-    stop_ids,
     throughput,
-    vllm_python,
     vllm_server,
 )
+from limo_nb.inference.models import stop_token_ids, tensor_parallel_size
+from limo_nb.inference.vllm_server import server_options, vllm_python
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +62,18 @@ def test_an_engine_is_clocked_and_compared(model, tmp_path) -> None:
         (6, 6, 512, 0, 1),
     ],
 )
-def test_shards_divide_a_model_evenly(heads, shared, width, gpus, want) -> None:
+def test_the_parts_of_tensor_parallelism_divide_a_model_evenly(
+    heads, shared, width, gpus, want
+) -> None:
     facts = {"num_attention_heads": heads, "num_key_value_heads": shared}
     text = SimpleNamespace(**facts, intermediate_size=width, vocab_size=151936)
-    assert shards(SimpleNamespace(get_text_config=lambda: text), gpus) == want
+    assert tensor_parallel_size(SimpleNamespace(get_text_config=lambda: text), gpus) == want
 
 
 def test_stops_are_the_same_for_every_engine(model) -> None:
     tokenizer = load_tokenizer(model)
     wanted = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert stop_ids(model, tokenizer) == sorted(wanted) and len(wanted) == 2
+    assert stop_token_ids(model, tokenizer) == sorted(wanted) and len(wanted) == 2
 
 
 def test_a_server_is_told_to_leave_the_decoding_alone(model, monkeypatch) -> None:

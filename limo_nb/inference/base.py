@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypedDict, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.chat import Prompt
+
+# The words of OpenAI, vLLM, SGLang, llama.cpp; xAI and vLLM's own process; TensorRT-LLM; TGI,
+# Anthropic and Gemini. Few give a code, and they differ.
+TOO_LONG = re.compile(
+    r"context.?(length|size|window|limit)|maximum (prompt|model) length|max_(seq|input)_len"
+    r"|(prompt|inputs?)\b.*\b(too (long|large)|longer than|exceeds?|must (be|have) (<=|less))",
+    re.IGNORECASE | re.DOTALL,
+)
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -26,6 +36,22 @@ class Completion(NamedTuple):
     finished: bool
 
 
+class Refused(NamedTuple):
+    """No answer, because of the prompt itself: it is too long for the model, say."""
+
+    why: str
+
+
+class CompletionRow(TypedDict):
+    """A row of the tables that `complete` returns."""
+
+    id: str  # of the item that was asked
+    sample: int  # which of the item's samples
+    text: str  # the completion without the prompt; "" where the prompt was refused
+    tokens: int  # its length, without the end token
+    finished: bool  # whether it ended by itself, and not at the limit
+
+
 class Ask(NamedTuple):
     """One completion that is wanted. `key` (hex) says all that it depends on."""
 
@@ -39,7 +65,8 @@ class Ask(NamedTuple):
 
 
 Batch = tuple[Ask, ...]  # rows that are computed together
-Made = list[tuple[str, Completion]]  # completions that are ready, with their keys
+# What is ready, with its keys: rows that an engine has answered, or that it cannot answer.
+Made = Sequence[tuple[str, Completion | Refused]]
 
 
 class Engine(Protocol):
@@ -55,7 +82,22 @@ class Engine(Protocol):
         """The length of `prompt`, by which rows are grouped."""
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
-        """Completions as they are ready. `batches` is read when there is room for more."""
+        """Completions as they are ready. `batches` is read when there is room for more.
+
+        Raises EngineFailed where no more can be made.
+        """
+
+
+def public_address(url: str) -> str:
+    """`url` without user, password and query: what may be shown and recorded of it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, query="", fragment=""))
+
+
+def too_long(said: str) -> bool:
+    """Whether an error says that a prompt, or its answer's limit too, exceeds the model."""
+    return bool(TOO_LONG.search(said))
 
 
 def in_flight(

@@ -15,21 +15,17 @@ from pathlib import Path
 from datasets import Dataset
 
 from limo_nb.core.settings import Sampling
-from limo_nb.inference import (
-    Engine,
-    Prompt,
-    complete,
-    load_tokenizer,
-    plain_ids,
-    prompt_ids,
-)
+from limo_nb.inference.base import CompletionRow, Engine
+from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids
+from limo_nb.inference.models import load_tokenizer
+from limo_nb.inference.request import complete
 
 WAIT = "\nWait,"  # instead of the conclusion
 CLOSING = "\nTherefore the answer is \\boxed{"  # where the budget is spent
-ROOM = 24  # tokens that the answer in the box may take
+ANSWER_TOKENS = 24  # that the answer in the box may take
 
 
-def thought(text: str) -> str:
+def without_conclusion(text: str) -> str:
     r"""`text` up to its conclusion: to `</think>`, else to the line of its last box."""
     head, closed, _ = text.rpartition("</think>")
     if closed:
@@ -38,30 +34,35 @@ def thought(text: str) -> str:
     return (text if place < 0 else text[: text.rfind("\n", 0, place) + 1]).rstrip()
 
 
-class Forcer:
-    """Continues answers of `model`, through `engine`, from where they are cut."""
+class BudgetForcer:
+    """Continues answers of `model`, through `engine`, from where they are cut.
 
-    def __init__(self, engine: Engine, model: str, store: Path):
+    Tables of answers have the columns of `CompletionRow`.
+    """
+
+    def __init__(self, engine: Engine, model: str, store: Path) -> None:
         self.engine, self.store = engine, store
         self.tokenizer = load_tokenizer(model)
 
     def lengthened(
-        self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, room: int
+        self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, max_new_tokens: int
     ) -> Dataset:
         """`answers` (one for each of `asked`, in order), with "Wait" for their conclusions.
 
-        Each may go on for `room` tokens. Those that were cut off have no conclusion; they
+        Each may go on for `max_new_tokens`. Those that were cut off have no conclusion; they
         are left as they are.
         """
         ended = [place for place, done in enumerate(answers["finished"]) if done]
-        return self._written_on(asked, answers, ended, lambda t: thought(t) + WAIT, room)
+        return self._written_on(
+            asked, answers, ended, lambda text: without_conclusion(text) + WAIT, max_new_tokens
+        )
 
     def concluded(
         self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, limit: int
     ) -> Dataset:
         """`answers` under a limit of `limit` tokens, concluded where they were not done.
 
-        The conclusion comes on top of the limit, at most `ROOM` tokens and the words that
+        The conclusion comes on top of the limit, at most `ANSWER_TOKENS` and the words that
         begin it.
         """
         open_ = [place for place, tokens in enumerate(answers["tokens"]) if tokens >= limit]
@@ -70,22 +71,20 @@ class Forcer:
             ids = plain_ids(self.tokenizer, text)[:limit]
             return self.tokenizer.decode(ids).rstrip() + CLOSING
 
-        return self._written_on(asked, answers, open_, shortened, ROOM)
+        return self._written_on(asked, answers, open_, shortened, ANSWER_TOKENS)
 
     def _written_on(
         self, asked: Sequence[tuple[str, Prompt]], answers: Dataset, places: list[int],
-        prefix: Callable[[str], str], room: int,
+        prefix: Callable[[str], str], max_new_tokens: int,
     ) -> Dataset:  # fmt: skip
         """`answers`, those at `places` replaced by prefix(text) and its continuation."""
-        rows = [
-            {name: row[name] for name in ("id", "sample", "text", "tokens", "finished")}
-            for row in answers
-        ]
+        rows = [{name: row[name] for name in CompletionRow.__annotations__} for row in answers]
         if not places:
             return Dataset.from_list(rows)
         begun = {place: prefix(rows[place]["text"]) for place in places}
         items = [(asked[p][0], self._raw(asked[p][1]) + begun[p]) for p in places]
-        made = complete(self.engine, items, Sampling(max_new_tokens=room), self.store, "on")
+        limit = Sampling(max_new_tokens=max_new_tokens)
+        made = complete(self.engine, items, limit, self.store, "on")
         for place, more in zip(places, made, strict=True):
             rows[place] |= {
                 "text": begun[place] + more["text"],

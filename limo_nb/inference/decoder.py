@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,10 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import Completion
-from limo_nb.inference.models import (
-    load_model,
-    stop_ids,
-)
+from limo_nb.inference.models import load_model, stop_token_ids
 
 # Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
 # row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
@@ -32,51 +30,58 @@ SEGMENT = 32
 PREFILL_TOKENS = 4096
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values of a layer, with room for the tokens to come.
+class PreallocatedLayer(DynamicLayer):
+    """Keys and values of a layer, with memory for the tokens to come.
 
-    `DynamicLayer` copies all that it holds for every token. On a CPU that took most of the
-    time of a small model (benchmarks/generation.py). Here a token is written in place, and
-    the room grows by SEGMENT tokens at a time.
+    `DynamicLayer` copies all that it holds for every token. On a CPU in float32 that took a
+    third of the time of a small model (benchmarks/generation.py). Here a token is written
+    in place, and the buffers grow by SEGMENT tokens at a time.
     """
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append states (rows, heads, tokens, size); return all of them, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.rooms: dict[str, torch.Tensor] = {}
+            self.buffers: dict[str, torch.Tensor] = {}
         self.keys = self._appended("keys", self.keys, key_states)
         self.values = self._appended("values", self.values, value_states)
         return self.keys, self.values
 
-    def _appended(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        length = held.shape[-2] if held.numel() else 0
-        end, room = length + new.shape[-2], self.rooms.get(name)
+    def _appended(
+        self, name: str, held: torch.Tensor | None, new: torch.Tensor
+    ) -> torch.Tensor:
+        held = new[..., :0, :] if held is None or not held.numel() else held
+        length, buffer = held.shape[-2], self.buffers.get(name)
+        end = length + new.shape[-2]
         # Another owner (beam search, say) may have put its own tensor in place of ours.
-        ours = room is not None and room.data_ptr() == held.data_ptr()
-        if not ours or room.shape[-2] < end:
-            room = new.new_empty(*new.shape[:-2], end + SEGMENT, new.shape[-1])
-            if length:
-                room[..., :length, :] = held
-            self.rooms[name] = room
-        room[..., length:end, :] = new
-        return room[..., :end, :]
+        ours = buffer is not None and buffer.data_ptr() == held.data_ptr()
+        if buffer is None or not ours or buffer.shape[-2] < end:
+            buffer = new.new_empty(*new.shape[:-2], end + SEGMENT, new.shape[-1])
+            buffer[..., :length, :] = held
+            self.buffers[name] = buffer
+        buffer[..., length:end, :] = new
+        return buffer[..., :end, :]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows `indices`; the room of the others is given back at once."""
+        """Keep the rows `indices`; the memory of the others is given back at once."""
         super().batch_select_indices(indices)
-        self.rooms.clear()
+        self.buffers.clear()
+
+
+def empty_layer(dtype: torch.dtype) -> DynamicLayer:
+    """A layer for keys and values of `dtype`: in bfloat16, copying them is the faster way."""
+    return PreallocatedLayer() if dtype == torch.float32 else DynamicLayer()
 
 
 class Decoder:
     """Batched sampling with `generate`: the part that runs in each worker process."""
 
-    def __init__(self, name: str, dtype: str, device: str = "cpu"):
+    def __init__(self, name: str, dtype: str, device: str = "cpu") -> None:
         self.model, self.tokenizer = load_model(name, dtype)
         self.model.to(device)
-        stops = stop_ids(name, self.tokenizer)
+        stops = stop_token_ids(name, self.tokenizer)
         self.stops = torch.tensor(stops, device=device)
         # Hub models bring decoding defaults (top_k, repetition_penalty) of their own;
         # what the profile says must be all that shapes the distribution.
@@ -154,10 +159,11 @@ class Decoder:
         rows = max(1, PREFILL_TOKENS // ids.shape[1])
         pairs = zip(ids.split(rows), mask.split(rows), strict=True)
         parts = [self._states(*pair) for pair in pairs]
-        cache.layers = [RoomyLayer() for _ in cache.layers]
-        for layer, held in zip(cache.layers, zip(*parts, strict=True), strict=True):
+        layers = [empty_layer(self.model.dtype) for _ in cache.layers]
+        for layer, held in zip(layers, zip(*parts, strict=True), strict=True):
             keys, values = (torch.cat(tensors) for tensors in zip(*held, strict=True))
             layer.update(keys, values)
+        cache.layers = list(layers)
         cache.batch_select_indices(owners)
         return cache
 
@@ -171,7 +177,8 @@ class Decoder:
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True,
             past_key_values=cache, logits_to_keep=1,
         )  # fmt: skip
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        layers: Any = cache.layers  # all of them are DynamicLayers here
+        return [(layer.keys, layer.values) for layer in layers]
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,29 +189,33 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
     return ids, mask
 
 
-class Drawn(LogitsProcessor):
-    """Leaves one token per row: the one that the row's own random number falls on.
+class InverseTransform(LogitsProcessor):
+    """Inverse transform sampling: leaves the token that the row's own random number falls on.
 
     `generate` draws all rows of a batch from one random state, so that a row depends on
     its batch-mates. Here each row has its numbers (rows, tokens), uniform in [0, 1), and
     takes the first token at which the cumulative distribution exceeds its number.
     """
 
-    def __init__(self, numbers: torch.Tensor, width: int, sampling: Sampling):
+    def __init__(self, numbers: torch.Tensor, width: int, sampling: Sampling) -> None:
         self.numbers, self.width = numbers, width
-        self.shapes = [TemperatureLogitsWarper(sampling.temperature)]
+        self.warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
         if sampling.top_p < 1:
-            self.shapes.append(TopPLogitsWarper(sampling.top_p))
+            self.warpers.append(TopPLogitsWarper(sampling.top_p))
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        for shape in self.shapes:
-            scores = shape(input_ids, scores)
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor
+    ) -> torch.FloatTensor:
+        """Logits (rows, vocabulary) that leave one token a row: 0 there, −inf elsewhere."""
+        for warper in self.warpers:
+            scores = warper(input_ids, scores)
         # In double precision: 150,000 small terms would move the ends of a float's sum.
         reached = scores.softmax(-1).cumsum(-1, dtype=torch.float64)
         wanted = self.numbers[:, input_ids.shape[1] - self.width, None] * reached[:, -1:]
         chosen = torch.searchsorted(reached, wanted, right=True)
         chosen = chosen.clamp_(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+        left = torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+        return cast(torch.FloatTensor, left)  # how torch types results, and not as its own
 
 
 def _drawing(
@@ -214,7 +225,7 @@ def _drawing(
     if sampling.temperature == 0:
         return []
     numbers = torch.from_numpy(np.stack([stream.random(tokens) for stream in streams]))
-    return [Drawn(numbers.to(ids.device), ids.shape[1], sampling)]
+    return [InverseTransform(numbers.to(ids.device), ids.shape[1], sampling)]
 
 
 @contextmanager

@@ -20,10 +20,12 @@ class NotInstalled(ImportError):
     """An engine's library is absent; the message says which command installs it."""
 
 
-def open_engine(settings: EngineSettings, model: str) -> Engine:
+def open_engine(settings: EngineSettings, model: str, base_url: str | None = None) -> Engine:
     """The engine that `settings.kind` names, over `model`; a context manager.
 
-    Raises NotInstalled where its library is not there.
+    An engine that asks a server (`openai`, and `ray` over it) takes the one at `base_url`,
+    else the one that OPENAI_BASE_URL names. Raises NotInstalled where the engine's library
+    is not there.
     """
     module, name, extra = ENGINES[settings.kind]
     try:
@@ -35,4 +37,6 @@ def open_engine(settings: EngineSettings, model: str) -> Engine:
             f"engine.kind is {settings.kind}, which needs a library that is not installed "
             f"({error}): pip install 'limo-nb[{extra}]'"
         ) from error
+    if settings.kind in ("openai", "ray"):
+        return engine(settings, model, base_url=base_url)
     return engine(settings, model)

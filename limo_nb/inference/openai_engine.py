@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import openai
 
@@ -18,43 +21,48 @@ from limo_nb.inference.base import (
     Completion,
     EngineFailed,
     Made,
+    Refused,
     in_flight,
+    public_address,
+    too_long,
 )
 from limo_nb.inference.chat import Prompt
-from limo_nb.inference.models import model_digest
+from limo_nb.inference.identity import model_digest
+from limo_nb.inference.models import token_counter
 
 CONCURRENT = 256  # requests in flight, at most; a server batches what it has
 RETRIES = 10  # about a minute with the client's backoff: 0.5 s, doubled, at most 8 s
 SECONDS = 3600.0  # for one answer: a long chain on a busy server
+REFUSALS = (400, 413, 422)  # statuses with which servers answer a prompt that is too long
 
 
 class OpenAIEngine:
     """Asks a server, `batch_size` requests at a time, each kept when it is answered.
 
-    `OPENAI_BASE_URL` names it (`http://host:8000/v1`), `OPENAI_API_KEY` is sent if set.
-    The client tries again, with growing pauses or those that the server asks for, after
-    a time-out, a lost connection, 408, 409, 429 and 5xx; any other refusal is an error
-    at once. The server applies its own chat template, and decides whether control tokens
-    in a question are text. What it reports as `completion_tokens` has the end token in
-    it, as with vLLM.
+    `base_url`, else `OPENAI_BASE_URL`, names it (`http://host:8000/v1`); `OPENAI_API_KEY`
+    is sent if set. The client tries again, with growing pauses or those that the server
+    asks for, after a time-out, a lost connection, 408, 409, 429 and 5xx. A prompt that is
+    too long is `Refused`; any other refusal is an error at once. The server applies its own
+    chat template, and decides whether control tokens in a question are text. What it
+    reports as `completion_tokens` has the end token in it, as with vLLM; where it reports
+    nothing, tokens are counted with the tokenizer of `model`.
     """
 
     def __init__(
-        self, settings: EngineSettings, model: str,
+        self, settings: EngineSettings, model: str, base_url: str | None = None,
         retries: int = RETRIES, seconds: float = SECONDS,
-    ):  # fmt: skip
-        self.base = os.environ.get("OPENAI_BASE_URL", "")
-        if not self.base:
+    ) -> None:  # fmt: skip
+        base_url = base_url or os.environ.get("OPENAI_BASE_URL", "")
+        if not base_url:
             raise ValueError(
                 "engine.kind is openai: set OPENAI_BASE_URL to the server's address, "
                 "for example `export OPENAI_BASE_URL=http://localhost:8000/v1`"
             )
         self.name, self.batch_size = model, settings.batch_size
-        self.identity = {"kind": "openai", "model": _served(model, self.base)}
-        key = os.environ.get("OPENAI_API_KEY", "none")
-        self._client = openai.OpenAI(
-            base_url=self.base, api_key=key, max_retries=retries, timeout=seconds
-        )
+        self.server = public_address(base_url)
+        self.identity = {"kind": "openai", "model": _served(model, self.server)}
+        self._client = client_of(base_url, max_retries=retries, timeout=seconds)
+        self._counting = threading.Lock()
 
     def __enter__(self) -> OpenAIEngine:
         return self
@@ -63,55 +71,96 @@ class OpenAIEngine:
         self._client.close()
 
     def length(self, prompt: Prompt) -> int:
+        """Characters of `prompt`: the server's tokenizer is not known."""
         return (
             len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
         )
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+        """Rows as the server answers them, in any order."""
         asks = (ask for batch in batches for ask in batch)
         slots = min(CONCURRENT, self.batch_size)
         yield from in_flight(asks, lambda ask: [(ask.key, self._ask(ask, sampling))], slots)
 
-    def _ask(self, ask: Ask, sampling: Sampling) -> Completion:
-        given = {
-            "model": self.name, "seed": ask.seed, "temperature": sampling.temperature,
-            "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens,
-        }  # fmt: skip
+    def _ask(self, ask: Ask, sampling: Sampling) -> Completion | Refused:
         try:
-            if isinstance(ask.prompt, str):
-                reply = self._client.completions.create(prompt=ask.prompt, **given)
-            else:
-                reply = self._client.chat.completions.create(messages=ask.prompt, **given)
+            choice, usage = self._reply(ask, sampling)
         except openai.APIStatusError as error:
+            said = error.response.text[:500]
+            if error.status_code in REFUSALS and too_long(said):
+                return Refused(said)
             raise EngineFailed(
-                f"{self.base} refused a request with {error.status_code}: "
-                f"{error.response.text[:500]}"
+                f"{self.server} refused a request with {error.status_code}: {said} "
+                f"(its prompt begins {_beginning(ask.prompt)!r})"
             ) from error
         except openai.APIConnectionError as error:
             raise EngineFailed(
-                f"{self.base} did not answer ({error}) in {self._client.max_retries + 1} "
+                f"{self.server} did not answer ({error}) in {self._client.max_retries + 1} "
                 "attempts: is the server up? What has arrived is kept; run again"
             ) from error
-        return _completion(reply)
+        return self._completion(choice, usage)
+
+    def _reply(self, ask: Ask, sampling: Sampling) -> tuple[Any, Any]:
+        """The choice that the server made, and the usage that it reports or None."""
+        given: dict[str, Any] = {
+            "model": self.name, "seed": ask.seed, "temperature": sampling.temperature,
+            "top_p": sampling.top_p, "max_tokens": sampling.max_new_tokens,
+        }  # fmt: skip
+        if isinstance(ask.prompt, str):
+            raw = self._client.completions.create(prompt=ask.prompt, **given)
+            return raw.choices[0], raw.usage
+        given |= {"messages": ask.prompt}
+        chat = self._client.chat.completions.create(**given)
+        return chat.choices[0], chat.usage
+
+    def _completion(self, choice: Any, usage: Any) -> Completion:
+        message = getattr(choice, "message", None)
+        text = _thought(message) + ((message.content if message else choice.text) or "")
+        finished = choice.finish_reason == "stop"
+        if usage is None or usage.completion_tokens is None:
+            return Completion(text, self._count(text), finished)
+        return Completion(text, max(0, usage.completion_tokens - finished), finished)
+
+    def _count(self, text: str) -> int:
+        with self._counting:  # tokenizers are not made for several threads
+            return self._counter(text)
+
+    @cached_property
+    def _counter(self) -> Callable[[str], int]:
+        try:
+            return token_counter(self.name)
+        except ValueError as error:
+            raise EngineFailed(
+                f"{self.server} does not report how many tokens an answer has, and they "
+                f"cannot be counted: {error}"
+            ) from error
 
 
-def _completion(reply: Any) -> Completion:
-    choice = reply.choices[0]
-    text = choice.message.content if hasattr(choice, "message") else choice.text
-    finished = choice.finish_reason == "stop"
-    return Completion(
-        _thought(choice) + (text or ""), reply.usage.completion_tokens - finished, finished
+def client_of(base_url: str, **options: Any) -> openai.OpenAI:
+    """A client of the server at `base_url`; user and password go into no message of it."""
+    parts = urlsplit(base_url)
+    user = (unquote(parts.username or ""), unquote(parts.password or ""))
+    return openai.OpenAI(
+        base_url=public_address(base_url),
+        default_query=dict(parse_qsl(parts.query)),
+        http_client=openai.DefaultHttpxClient(auth=user) if any(user) else None,
+        api_key=os.environ.get("OPENAI_API_KEY", "none"),
+        **options,
     )
 
 
-def _thought(choice: Any) -> str:
+def _beginning(prompt: Prompt) -> str:
+    text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    return text[:60]
+
+
+def _thought(message: Any) -> str:
     """The chain that a server with a reasoning parser took out of the answer."""
-    message = getattr(choice, "message", None)
     found = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     return f"<think>\n{found.strip()}\n</think>\n\n" if found else ""
 
 
-def _served(model: str, base: str) -> str:
+def _served(model: str, server: str) -> str:
     """What identifies the served weights: their digest where it can be known.
 
     Another server may serve other weights under the same name, so its address is part of
@@ -120,4 +169,4 @@ def _served(model: str, base: str) -> str:
     try:
         return model_digest(model)
     except ValueError:
-        return f"{model} at {base}"
+        return f"{model} at {server}"

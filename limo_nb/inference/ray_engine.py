@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterable, Iterator
@@ -22,9 +23,11 @@ from limo_nb.inference.base import (
     Completion,
     EngineFailed,
     Made,
+    Refused,
 )
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.engines import open_engine
+from limo_nb.inference.identity import exact_name
 from limo_nb.inference.workers import worker_variables
 
 
@@ -37,18 +40,21 @@ class RayEngine:
     of a request are claimed at once: Ray Data wants to know its input.
     """
 
-    def __init__(self, settings: EngineSettings, model: str):
+    def __init__(
+        self, settings: EngineSettings, model: str, base_url: str | None = None
+    ) -> None:
         self.batch_size, self.workers = settings.batch_size, settings.workers
         below = settings.model_copy(update={"kind": settings.over, "workers": 1})
-        self._below = open_engine(below, model)
-        self._actor = {"settings": below.model_dump(), "model": model}
+        self._below = open_engine(below, model, base_url)
+        known = model if below.kind == "openai" else exact_name(model)  # a server's own name
+        self._actor = {"settings": below.model_dump(), "model": known, "base_url": base_url}
         self.identity = self._below.identity
         self.actors: set[str] = set()  # node and process of those that have answered
 
     def __enter__(self) -> RayEngine:
         self._started = not ray.is_initialized()
         if self._started:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -56,9 +62,11 @@ class RayEngine:
             ray.shutdown()
 
     def length(self, prompt: Prompt) -> int:
+        """As the engine below measures it."""
         return self._below.length(prompt)
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+        """Batches as the actors finish them."""
         asked = [{"batch": json.dumps(batch)} for batch in batches]
         if not asked:
             return
@@ -73,7 +81,12 @@ class RayEngine:
         )
         for row in _told(made.iter_rows()):
             self.actors.add(row["actor"])
-            yield [(key, Completion(*values)) for key, values in json.loads(row["made"])]
+            yield [(key, _row(values)) for key, values in json.loads(row["made"])]
+
+
+def _row(values: list[Any]) -> Completion | Refused:
+    """What an actor made of a prompt; JSON has lists for tuples."""
+    return Refused(*values) if len(values) == len(Refused._fields) else Completion(*values)
 
 
 def _told(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -87,12 +100,16 @@ def _told(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 class Actor:
     """What each actor of the pool holds: an opened engine. Batches and rows are JSON."""
 
-    def __init__(self, settings: dict[str, Any], model: str, sampling: dict[str, Any]):
+    def __init__(
+        self, settings: dict[str, Any], model: str, base_url: str | None,
+        sampling: dict[str, Any],
+    ) -> None:  # fmt: skip
         self.sampling = Sampling(**sampling)
-        self.engine = open_engine(EngineSettings(**settings), model).__enter__()
+        self.engine = open_engine(EngineSettings(**settings), model, base_url).__enter__()
         self.name = f"{platform.node()}:{os.getpid()}"
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
+        """The rows of one batch, and which actor made them."""
         batch = tuple(Ask(*values) for values in json.loads(rows["batch"][0]))
         made = [row for ready in self.engine.run([batch], self.sampling) for row in ready]
         return {"made": [json.dumps(made)], "actor": [self.name]}

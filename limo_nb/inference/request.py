@@ -1,12 +1,16 @@
-"""A request: what is missing is cut into batches, made by an engine and kept."""
+"""A request: what is missing is cut into batches, made by an engine and kept.
+
+In: items (id, prompt) and `Sampling`. Out: a table whose rows are `CompletionRow`s.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,16 @@ from limo_nb.inference.base import (
     Ask,
     Batch,
     Completion,
+    CompletionRow,
     Engine,
+    EngineFailed,
+    Refused,
 )
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.store import Store
 
 PAUSE = 0.5  # seconds between two looks at what another process is making
+NAMED = 5  # refused items that a warning names
 
 
 def complete(
@@ -37,14 +45,16 @@ def complete(
     label: str = "",
     first: int = 0,
 ) -> Dataset:
-    """Completions of `items`, `sampling.samples` each: id, sample, text, tokens, finished.
+    """Completions of `items`, `sampling.samples` each, as rows of `CompletionRow`.
 
     Samples are numbered from `first`: a later call with a higher one draws more.
-    `tokens` leaves the end token out; `finished` says that there was one. Completions
-    are kept in the SQLite file `store` as they arrive; those that it has, whoever asked
-    for them, are not made again, and those that another process is making are waited
-    for. Rows are in the order of `items`. Two items with the same prompt get samples of
-    their own. Raises ValueError where two items share an id.
+    Completions are kept in the SQLite file `store` as they arrive; those that it has,
+    whoever asked for them, are not made again, and those that another process is making
+    are waited for. Rows are in the order of `items`. Two items with the same prompt get
+    samples of their own. A prompt that the engine refuses gets empty, unfinished rows and a
+    warning that names its item; nothing is kept of it, so that it is asked again the next
+    time. Raises ValueError where two items share an id, and EngineFailed where the engine
+    does, or where every row of the request is refused.
     """
     items = list(items)
     if len({identity for identity, _ in items}) != len(items):
@@ -52,13 +62,28 @@ def complete(
     asks = _asks(engine, items, sampling, first)
     with Store(store) as kept:
         kept.want([ask.key for ask in asks])
-        made = kept.made()
-        with progress(len(asks), "completions", label, len(made)) as bar:
-            if len(made) < len(asks):
-                before = kept.made(kept.mark(_request(engine, asks)))
-                fresh = [ask for ask in asks if ask.key not in before]
-                _make(engine, sampling, kept, plan_batches(engine, fresh), bar)
-        return _table(items, sampling.samples, first, list(kept.rows()))
+        refused = _fill(engine, asks, sampling, kept, label)
+        rows = list(kept.rows())
+    names = [identity for identity, _ in items for _ in range(sampling.samples)]
+    gaps = [place for place, row in enumerate(rows) if row is None]
+    if gaps:
+        told = {names[place]: refused[asks[place].key].why for place in gaps}
+        _tell_refused(told, len(gaps) == len(rows))
+    numbers = list(range(first, first + sampling.samples)) * len(items)
+    return _table(names, numbers, [row or Completion("", 0, False) for row in rows])
+
+
+def _fill(
+    engine: Engine, asks: Sequence[Ask], sampling: Sampling, kept: Store, label: str
+) -> dict[str, Refused]:
+    """Have `kept` hold all of `asks`; returns what the engine refused, by its keys."""
+    made = kept.made()
+    with progress(len(asks), "completions", label, len(made)) as bar:
+        if len(made) == len(asks):
+            return {}
+        before = kept.made(kept.mark(_request(engine, asks)))
+        fresh = [ask for ask in asks if ask.key not in before]
+        return _make(engine, sampling, kept, plan_batches(engine, fresh), bar)
 
 
 def _asks(
@@ -108,16 +133,24 @@ def plan_batches(engine: Engine, asks: Sequence[Ask]) -> list[Batch]:
 
 def _make(
     engine: Engine, sampling: Sampling, kept: Store, batches: list[Batch], bar: Bar
-) -> None:
-    """Have everything in `batches` made, here or by whoever claimed it first."""
+) -> dict[str, Refused]:
+    """Have everything in `batches` made, here or by whoever claimed it first.
+
+    Returns what the engine refused, by its keys.
+    """
     tokens = 0
-    while batches := _unfinished(batches, kept.made()):
+    refused: dict[str, Refused] = {}
+    while batches := _unfinished(batches, kept.made() | refused.keys()):
         claimed: list[int] = []
         received = 0
         for ready in engine.run(_claimed(kept, batches, claimed), sampling):
-            kept.keep(ready)
+            done = [(key, row) for key, row in ready if isinstance(row, Completion)]
+            kept.keep(done)
+            if not_done := {key: row for key, row in ready if isinstance(row, Refused)}:
+                kept.release(not_done)  # another process must not wait for them for ever
+                refused |= not_done
             received += len(ready)
-            tokens += sum(completion.tokens for _, completion in ready)
+            tokens += sum(completion.tokens for _, completion in done)
             seconds = bar.format_dict["elapsed"] or 1e-9
             bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s", refresh=False)
             bar.update(len(ready))
@@ -125,11 +158,14 @@ def _make(
             raise RuntimeError(f"{received} completions came for {sum(claimed)} rows")
         if not claimed:
             time.sleep(PAUSE)
-        bar.update(len(kept.made()) - bar.n)  # what another process made
+        bar.update(len(kept.made()) + len(refused) - bar.n)  # what another process made
+    return refused
 
 
-def _unfinished(batches: Sequence[Batch], made: set[str]) -> list[Batch]:
-    return [batch for batch in batches if any(ask.key not in made for ask in batch)]
+def _unfinished(batches: Sequence[Batch], done: set[str]) -> list[Batch]:
+    """What is left of `batches`, without those of which nothing is."""
+    left = (tuple(ask for ask in batch if ask.key not in done) for batch in batches)
+    return [batch for batch in left if batch]
 
 
 def _claimed(kept: Store, batches: Sequence[Batch], sizes: list[int]) -> Iterator[Batch]:
@@ -141,22 +177,22 @@ def _claimed(kept: Store, batches: Sequence[Batch], sizes: list[int]) -> Iterato
             yield mine
 
 
-def _table(
-    items: Sequence[tuple[str, Prompt]], samples: int, first: int, rows: list[Completion]
-) -> Dataset:
-    """All rows of the request, in the order of its items."""
-    if len(rows) != len(items) * samples:
-        raise RuntimeError(f"the store has {len(rows)} of {len(items) * samples} rows")
-    texts, tokens, finished = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
-    return Dataset.from_dict(
-        {
-            "id": [identity for identity, _ in items for _ in range(samples)],
-            "sample": list(range(first, first + samples)) * len(items),
-            "text": texts,
-            "tokens": tokens,
-            "finished": finished,
-        }
-    )
+def _tell_refused(refused: Mapping[str, str], all_of_them: bool) -> None:
+    """Warn of refused items, with reasons; raises EngineFailed where nothing was answered."""
+    if not refused:
+        return
+    first = "; ".join(f"{name}: {why}" for name, why in list(refused.items())[:NAMED])
+    more = f"; and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+    if all_of_them:
+        raise EngineFailed(f"every prompt was refused. {first}{more}")
+    warnings.warn(f"left empty, since the prompt was refused. {first}{more}", stacklevel=3)
+
+
+def _table(names: list[str], numbers: list[int], made: Sequence[Completion]) -> Dataset:
+    """The columns of `CompletionRow`, with their types also where there is no row."""
+    texts, tokens, finished = map(list, zip(*made, strict=True)) if made else ([], [], [])
+    columns = (names, numbers, texts, tokens, finished)
+    return Dataset.from_dict(dict(zip(CompletionRow.__annotations__, columns, strict=True)))
 
 
 def _digest(value: Any) -> str:

@@ -9,15 +9,16 @@ of this needs processes on one machine and a local disk: the write-ahead log sha
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from limo_nb.core.files import alone
 from limo_nb.core.runs import runs_root
@@ -25,7 +26,6 @@ from limo_nb.inference.base import (
     Batch,
     Completion,
     Engine,
-    Made,
 )
 
 SCHEMA = """
@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS requests (name TEXT PRIMARY KEY, mark INTEGER NOT NUL
 CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL);
 CREATE TEMP TABLE wanted (place INTEGER PRIMARY KEY, key TEXT NOT NULL);
 """
+THERE = "SELECT key FROM completions WHERE key IN (SELECT value FROM json_each(?))"
+OWNERS = "SELECT key, owner FROM claims WHERE key IN (SELECT value FROM json_each(?))"
 
 
 def shared_store(folder: Path, engine: Engine) -> Path:
@@ -53,17 +55,21 @@ def shared_store(folder: Path, engine: Engine) -> Path:
     return folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.sqlite"
 
 
+def _lock(file: Path) -> FileLock:
+    return FileLock(file, thread_local=False)  # a generator may end in another thread
+
+
 class Store:
     """The completions of the SQLite file at `path`; a context manager."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._alive = _lock(self._lock_file(self.owner))
 
     def __enter__(self) -> Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._lock_file(self.owner), os.O_CREAT | os.O_RDWR)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._alive.acquire()
         self.database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
         with alone(self.path.parent):  # two at once would find the file locked
             self.database.execute("PRAGMA journal_mode=WAL")
@@ -76,8 +82,8 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.database.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
         self.database.close()
+        self._alive.release()
         self._lock_file(self.owner).unlink(missing_ok=True)
-        os.close(self._lock)
 
     def want(self, keys: Sequence[str]) -> None:
         """Name the rows of the request; `made`, `count` and `rows` are about these."""
@@ -113,11 +119,9 @@ class Store:
         They are this process's from now on.
         """
         keys = json.dumps([ask.key for ask in batch])
-        some = "WHERE key IN (SELECT value FROM json_each(?))"
         with self._writing():
-            there = set(self.database.execute(f"SELECT key FROM completions {some}", (keys,)))
-            claims = self.database.execute(f"SELECT key, owner FROM claims {some}", (keys,))
-            owners = dict(claims.fetchall())
+            there = set(self.database.execute(THERE, (keys,)))
+            owners = dict(self.database.execute(OWNERS, (keys,)).fetchall())
             alive = {owner for owner in set(owners.values()) if self._lives(owner)}
             free = [
                 ask
@@ -130,7 +134,7 @@ class Store:
             )
         return tuple(free)
 
-    def keep(self, made: Made) -> None:
+    def keep(self, made: Sequence[tuple[str, Completion]]) -> None:
         """Store completions that have arrived, all or none; the first of a key stays."""
         with self._writing():
             self.database.executemany(
@@ -138,18 +142,24 @@ class Store:
                 "ON CONFLICT (key) DO NOTHING",
                 [(key, *completion) for key, completion in made],
             )
-            self.database.executemany(
-                "DELETE FROM claims WHERE key = ?", [(key,) for key, _ in made]
-            )
+            self._release(key for key, _ in made)
 
-    def rows(self) -> Iterator[Completion]:
-        """The wanted completions, in the order in which they were named."""
+    def release(self, keys: Iterable[str]) -> None:
+        """Give back claims on rows that this process cannot make."""
+        with self._writing():
+            self._release(keys)
+
+    def _release(self, keys: Iterable[str]) -> None:
+        self.database.executemany("DELETE FROM claims WHERE key = ?", ((key,) for key in keys))
+
+    def rows(self) -> Iterator[Completion | None]:
+        """The wanted completions, in the order in which they were named; None: not there."""
         query = (
-            "SELECT text, tokens, finished FROM wanted JOIN completions USING (key) "
+            "SELECT text, tokens, finished FROM wanted LEFT JOIN completions USING (key) "
             "ORDER BY place"
         )
         for text, tokens, finished in self.database.execute(query):
-            yield Completion(text, tokens, bool(finished))
+            yield None if text is None else Completion(text, tokens, bool(finished))
 
     def _lock_file(self, owner: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{owner}.lock")
@@ -158,17 +168,15 @@ class Store:
         """Whether the process that made the claims of `owner` is still there."""
         if owner == self.owner:
             return False  # its own rows are not in the way
-        try:
-            lock = os.open(self._lock_file(owner), os.O_RDWR)
-        except FileNotFoundError:
+        file = self._lock_file(owner)
+        if not file.exists():
             return False
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            with _lock(file).acquire(timeout=0):
+                pass
+        except Timeout:
             return True
-        finally:
-            os.close(lock)
-        self._lock_file(owner).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         return False
 
     def _writing(self) -> AbstractContextManager[None]:

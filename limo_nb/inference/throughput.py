@@ -20,16 +20,12 @@ from limo_nb.core.settings import (
     EngineSettings,
     Sampling,
 )
-from limo_nb.inference import (
-    Engine,
-    Message,
-    Prompt,
-    complete,
-    open_engine,
-    shared_store,
-    vllm_python,
-    vllm_server,
-)
+from limo_nb.inference.base import Engine, public_address
+from limo_nb.inference.chat import Message, Prompt
+from limo_nb.inference.engines import open_engine
+from limo_nb.inference.request import complete
+from limo_nb.inference.store import shared_store
+from limo_nb.inference.vllm_server import vllm_python, vllm_server
 
 BATCHES = (1, 4, 16, 64)  # rows that are asked for at the same time
 CLOCK_TOKENS = 64  # tokens of every clocked answer, at most
@@ -39,7 +35,7 @@ def found() -> dict[str, str]:
     """What each engine would run on here; "" for those that are not here."""
     ray = "a local Ray, or RAY_ADDRESS" if importlib.util.find_spec("ray") else ""
     vllm = "this environment" if importlib.util.find_spec("vllm") else ""
-    server = os.environ.get("OPENAI_BASE_URL") or vllm_python() or ""
+    server = public_address(os.environ.get("OPENAI_BASE_URL", "")) or vllm_python() or ""
     return {"transformers": "this environment", "vllm": vllm, "openai": server, "ray": ray}
 
 
@@ -61,7 +57,7 @@ def clock(
 
 def timed(engine: Engine, asked: list[tuple[str, Prompt]], folder: Path) -> dict[str, float]:
     """Tokens per second and seconds of `asked`, with nothing taken from a store."""
-    store = folder / f"clock-{time.time_ns()}.sqlite"
+    store = folder / f"clock-{os.getpid()}-{time.time_ns()}.sqlite"
     started = time.perf_counter()
     label = f"{engine.batch_size} at once"
     answers = complete(engine, asked, Sampling(max_new_tokens=CLOCK_TOKENS), store, label)
@@ -79,11 +75,14 @@ class Answered(NamedTuple):
 
 def answered(
     settings: EngineSettings, kind: str, model: str, prompts: list[tuple[str, Prompt]],
-    folder: Path,
+    folder: Path, base_url: str | None = None,
 ) -> Answered:  # fmt: skip
-    """Greedy answers of at most 64 tokens from the engine `kind`, and its rate."""
+    """Greedy answers of at most 64 tokens from the engine `kind`, and its rate.
+
+    `base_url` is the server that the engine `openai` asks (see `server`).
+    """
     own = settings.model_copy(update={"kind": kind, "workers": 1})
-    with open_engine(own, model) as engine:
+    with open_engine(own, model, base_url) as engine:
         timed(engine, prompts[:1], folder)  # what is slow only once
         rate = timed(engine, prompts, folder)["tokens_per_second"]
         limit = Sampling(max_new_tokens=CLOCK_TOKENS)
@@ -108,8 +107,7 @@ def side_by_side(answers: Mapping[str, Answered]) -> list[dict[str, str]]:
 def server(model: str, dtype: str = "auto") -> Iterator[str]:
     """The address of the server that OPENAI_BASE_URL names, or of one that is started.
 
-    Within, the engine `openai` asks it. Raises ValueError where there is neither a server
-    nor vLLM.
+    Raises ValueError where there is neither a server nor vLLM.
     """
     given, python = os.environ.get("OPENAI_BASE_URL"), vllm_python()
     if given:
@@ -118,22 +116,15 @@ def server(model: str, dtype: str = "auto") -> Iterator[str]:
     if not python:
         raise ValueError("no server: set OPENAI_BASE_URL, or LIMO_NB_VLLM (`make test-vllm`)")
     with vllm_server(model, python, dtype) as address:
-        os.environ["OPENAI_BASE_URL"] = address
-        try:
-            yield address
-        finally:
-            del os.environ["OPENAI_BASE_URL"]
+        yield address
 
 
-def stream(address: str, model: str, prompt: list[Message], limit: int) -> None:
-    """Print the greedy answer of a server to `prompt` as it arrives."""
-    import openai
+def stream(base_url: str, model: str, prompt: list[Message], limit: int) -> None:
+    """Print the greedy answer of the server at `base_url` to `prompt` as it arrives."""
+    from limo_nb.inference.openai_engine import client_of
 
-    client = openai.OpenAI(base_url=address, api_key=os.environ.get("OPENAI_API_KEY", "none"))
-    parts = client.chat.completions.create(
-        model=model, messages=prompt, temperature=0.0, max_tokens=limit, stream=True
-    )
-    for part in parts:
+    asked: Any = {"model": model, "messages": prompt, "temperature": 0.0, "max_tokens": limit}
+    for part in client_of(base_url).chat.completions.create(**asked, stream=True):
         if part.choices:
             print(part.choices[0].delta.content or "", end="", flush=True)
     print()

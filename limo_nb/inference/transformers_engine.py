@@ -25,11 +25,8 @@ from limo_nb.inference.chat import (
     prompt_ids,
 )
 from limo_nb.inference.decoder import Decoder
-from limo_nb.inference.models import (
-    decoding_precision,
-    load_tokenizer,
-    model_digest,
-)
+from limo_nb.inference.identity import exact_name, model_digest
+from limo_nb.inference.models import decoding_precision, load_tokenizer
 from limo_nb.inference.workers import Worker
 
 FEW_ROWS = 64  # not worth the seconds that worker processes need to start
@@ -40,8 +37,8 @@ DRAWS = "2"
 class TransformersEngine:
     """`generate` in this process (one worker, or few rows) or in resident workers."""
 
-    def __init__(self, settings: EngineSettings, model: str):
-        self.name, self.batch_size = model, settings.batch_size
+    def __init__(self, settings: EngineSettings, model: str) -> None:
+        self.name, self.batch_size = exact_name(model), settings.batch_size
         dtype = decoding_precision(model, settings.dtype).dtype
         self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
@@ -61,9 +58,11 @@ class TransformersEngine:
         self._workers, self._decoder = [], None
 
     def length(self, prompt: Prompt) -> int:
+        """Tokens of `prompt`."""
         return len(prompt_ids(self.tokenizer, prompt))
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+        """Batch after batch, those of several workers as they are ready."""
         batches = iter(batches)
         head: list[Batch] = []
         while self.settings.workers > 1 and sum(map(len, head)) <= FEW_ROWS:

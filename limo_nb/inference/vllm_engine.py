@@ -26,34 +26,31 @@ from limo_nb.inference.base import (
     Completion,
     EngineFailed,
     Made,
+    Refused,
+    too_long,
 )
 from limo_nb.inference.chat import (
     Prompt,
     prompt_ids,
 )
-from limo_nb.inference.models import (
-    decoding_precision,
-    load_tokenizer,
-    model_digest,
-    source_of,
-    stop_ids,
-)
+from limo_nb.inference.identity import model_digest, source_of
+from limo_nb.inference.models import decoding_precision, load_tokenizer, stop_token_ids
 from limo_nb.inference.vllm_server import on_this_machine
 
 
 class VllmEngine:
     """An offline `LLM` over the visible GPUs, or over a CPU with vLLM's CPU build.
 
-    It takes as many GPUs as the model divides evenly over (`shards`).
+    It takes as many GPUs as the model divides evenly over (`tensor_parallel_size`).
     """
 
-    def __init__(self, settings: EngineSettings, model: str):
+    def __init__(self, settings: EngineSettings, model: str) -> None:
         self.name, self.dtype = model, decoding_precision(model, settings.dtype).dtype
         self.batch_size, self.tokenizer = settings.batch_size, load_tokenizer(model)
         self.identity = {
             "kind": "vllm", "dtype": self.dtype, "model": model_digest(model),
         }  # fmt: skip
-        self._stops = stop_ids(model, self.tokenizer)
+        self._stops = stop_token_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
 
     def __enter__(self) -> VllmEngine:
@@ -65,48 +62,66 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
     def length(self, prompt: Prompt) -> int:
+        """Tokens of `prompt`."""
         return len(prompt_ids(self.tokenizer, prompt))
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
         """Rows join while others are on their way, and are kept when they end.
 
         `LLM.generate` would hand a batch on when its longest chain has ended, so the
-        engine below it is driven here.
+        engine below it is driven here. That one is internal to vLLM, and the reason for
+        the upper bound of its version in pyproject.toml.
         """
         asks = (ask for batch in batches for ask in batch)
         flying: set[str] = set()
         try:
             while True:
+                ready: list[tuple[str, Completion | Refused]] = []
                 for ask in islice(asks, self.batch_size - len(flying)):
-                    self._add(ask, sampling)
-                    flying.add(ask.key)
-                if not flying:
+                    if refused := self._add(ask, sampling):
+                        ready.append((ask.key, refused))
+                    else:
+                        flying.add(ask.key)
+                if not flying and not ready:
                     return
-                outputs = [out for out in self._llm.llm_engine.step() if out.finished]
+                outputs = [o for o in self._engine.step() if o.finished] if flying else []
                 flying -= {output.request_id for output in outputs}
-                if outputs:
-                    yield [(out.request_id, _completion(out.outputs[0])) for out in outputs]
+                ready += [(o.request_id, _completion(o.outputs[0])) for o in outputs]
+                if ready:
+                    yield ready
         finally:
             if flying:  # nobody waits for them any more
-                self._llm.llm_engine.abort_request(list(flying))
+                self._engine.abort_request(list(flying))
 
-    def _add(self, ask: Ask, sampling: Sampling) -> None:
+    @property
+    def _engine(self) -> Any:
         self._llm = self._llm or self._loaded()
+        return self._llm.llm_engine
+
+    def _add(self, ask: Ask, sampling: Sampling) -> Refused | None:
+        """Hand a row to the engine below, unless its prompt is too long for the model."""
+        engine = self._engine
         prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt)}
         parameters = SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, seed=ask.seed,
             max_tokens=sampling.max_new_tokens, stop_token_ids=self._stops,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )  # fmt: skip
-        self._llm.llm_engine.add_request(ask.key, prompt, parameters)
+        try:
+            engine.add_request(ask.key, prompt, parameters)
+        except ValueError as error:
+            if not too_long(str(error)):
+                raise
+            return Refused(str(error))
+        return None
 
     def _loaded(self) -> LLM:
-        source, revision = source_of(self.name)
+        source, commit = source_of(self.name)
         try:
             return LLM(
-                model=source, revision=revision, dtype=self.dtype, seed=0,
+                model=source, revision=commit, dtype=self.dtype, seed=0,
                 generation_config="vllm",  # not the decoding defaults of the model
-                **on_this_machine(source, revision),
+                **on_this_machine(source, commit),
             )  # fmt: skip
         except RuntimeError as error:  # vLLM has logged the cause
             raise EngineFailed(f"vLLM could not load {source}: {error}") from error

@@ -18,11 +18,8 @@ import torch
 from transformers import AutoConfig
 
 from limo_nb.inference.base import EngineFailed
-from limo_nb.inference.models import (
-    decoding_precision,
-    shards,
-    source_of,
-)
+from limo_nb.inference.identity import source_of
+from limo_nb.inference.models import decoding_precision, tensor_parallel_size
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in some CPU builds
 # Compiling takes longer on a CPU than what a CPU is asked for, and 0.9 of the memory, the
@@ -30,12 +27,12 @@ MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in some CPU 
 ON_CPU = {"enforce_eager": True, "gpu_memory_utilization": 0.3}
 
 
-def on_this_machine(source: str, revision: str | None = None) -> dict[str, Any]:
-    """vLLM's arguments for what is here: a CPU, or as many GPUs as the model divides over."""
+def on_this_machine(source: str, commit: str | None = None) -> dict[str, Any]:
+    """Arguments of vLLM for what is here: a CPU, or as many GPUs as the model divides over."""
     if not torch.cuda.is_available():
         return dict(ON_CPU)
-    config = AutoConfig.from_pretrained(source, revision=revision)
-    return {"tensor_parallel_size": shards(config, torch.cuda.device_count())}
+    config = AutoConfig.from_pretrained(source, revision=commit)
+    return {"tensor_parallel_size": tensor_parallel_size(config, torch.cuda.device_count())}
 
 
 def vllm_python() -> str | None:
@@ -75,12 +72,12 @@ def vllm_server(
 
 def server_options(model: str, dtype: str = "auto") -> list[str]:
     """The options with which vLLM's server serves `model` on this machine."""
-    source, revision = source_of(model)
+    source, commit = source_of(model)
     options = {
         "model": source, "served_model_name": model,
         "dtype": decoding_precision(model, dtype).dtype,
-        "generation_config": "vllm", "revision": revision,
-        **on_this_machine(source, revision),
+        "generation_config": "vllm", "revision": commit,
+        **on_this_machine(source, commit),
     }  # fmt: skip
     flags: list[str] = []
     for name, value in options.items():

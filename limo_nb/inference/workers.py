@@ -10,9 +10,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -43,21 +42,23 @@ class Worker:
     the caller's main module again: a notebook has none, a script may lack the guard.
     """
 
-    def __init__(self, name: str, dtype: str, device: str):
+    def __init__(self, name: str, dtype: str, device: str) -> None:
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from limo_nb.inference.workers import serve; serve()",
+            [sys.executable, "-c", f"from {__name__} import serve; serve()",
              name, dtype, device],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
             env={**os.environ, **worker_variables()}, start_new_session=True,
         )  # fmt: skip
+        self._requests = cast(IO[str], self.process.stdin)
+        self._replies = cast(IO[str], self.process.stdout)
 
     def ask(self, request: dict[str, Any]) -> list[Completion]:
         """The completions of one batch; raises EngineFailed with the worker's last lines."""
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
+            self._requests.write(json.dumps(request) + "\n")
+            self._requests.flush()
+            line = self._replies.readline()
         except (BrokenPipeError, ValueError):
             line = ""
         reply = json.loads(line) if line else {"error": self._last_words()}
@@ -76,9 +77,8 @@ class Worker:
         """End the process."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.errors):
-            with closing(pipe):
-                pass
+        for pipe in (self._requests, self._replies, self.errors):
+            pipe.close()
 
 
 def serve() -> None:

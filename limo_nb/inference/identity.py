@@ -1,0 +1,113 @@
+"""Which model a name means: `lab:NAME`, a folder, or a Hub id, with a digest of its weights.
+
+A Hub id may end in `@REVISION`. The commit that a branch stands for is settled once, and
+then both identifies the weights and is what is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from limo_nb.inference.file_hashes import file_hashes
+
+READ_BYTES = 2**28  # a folder up to this size is hashed as a whole, a larger one by files
+
+
+def resolve(name: str) -> str:
+    """`lab:NAME` as the folder of that lab model; any other name unchanged."""
+    if not name.startswith("lab:"):
+        return name
+    from limo_nb import lab
+
+    return str(lab.model_path(name.removeprefix("lab:")))
+
+
+def source_of(name: str) -> tuple[str, str | None]:
+    """(local folder, None) or (Hub id, commit) of `name`: what `from_pretrained` takes.
+
+    The commit of a branch is the one that the Hub's cache on this machine has, else the
+    newest, which is then put there, so that other processes find it too; `hf download ID`
+    follows a branch that has moved. Raises ValueError for what is neither here nor there.
+    """
+    name = resolve(name)
+    if Path(name).is_dir():
+        return name, None
+    repository, _, revision = name.partition("@")
+    return repository, _commit(repository, revision or "main")
+
+
+def exact_name(name: str) -> str:
+    """`name`, a Hub id with its commit: by it another process loads the same weights."""
+    if Path(resolve(name)).is_dir():
+        return name
+    repository, commit = source_of(name)
+    return f"{repository}@{commit}"
+
+
+@cache
+def _commit(repository: str, revision: str) -> str:
+    """The commit of a Hub model; raises ValueError where it cannot be found."""
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    try:
+        return _cached_or_asked(repository, revision)
+    except Exception as error:
+        raise ValueError(
+            f"model {repository!r} is neither a local folder nor reachable on the Hub "
+            f"({type(error).__name__}); name a folder, `lab:NAME` or a Hub id"
+        ) from error
+
+
+def _cached_or_asked(repository: str, revision: str) -> str:
+    from huggingface_hub import hf_hub_download, model_info, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError
+
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    try:
+        # A download writes down which commit the branch stands for.
+        path = found if isinstance(found, str) else None
+        path = path or hf_hub_download(repository, "config.json", revision=revision)
+    except (GatedRepoError, RemoteEntryNotFoundError):  # what it is can still be asked
+        return str(model_info(repository, revision=revision).sha)
+    return Path(path).parent.name
+
+
+def model_digest(name: str) -> str:
+    """What identifies the weights of `name`: a Hub commit, or a digest of a local folder.
+
+    The digest is of the content of all files at the folder's top, without hidden ones and
+    Markdown: 16 hexadecimal digits, or 32 where they take more than 256 MiB. Those are
+    hashed file by file, and not again while they stay as they are (`file_hashes`).
+    """
+    source, commit = source_of(name)
+    if commit is not None:
+        return commit
+    files = [p for p in sorted(Path(source).iterdir()) if p.is_file()]
+    files = [p for p in files if not p.name.startswith(".") and p.suffix != ".md"]
+    if sum(p.stat().st_size for p in files) > READ_BYTES:
+        return _digest_by_files(files)
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.name} {path.stat().st_size}\n".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _digest_by_files(files: Sequence[Path]) -> str:
+    hashes = {path: _hub_hash(path) for path in files}
+    unknown = [path for path, found in hashes.items() if found is None]
+    hashes |= zip(unknown, file_hashes(unknown), strict=True)
+    lines = (f"{path.name} {path.stat().st_size} {hashes[path]}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
+
+
+def _hub_hash(path: Path) -> str | None:
+    """The SHA-256 by which the Hub's cache names a large file of a snapshot; else None."""
+    blob = path.resolve()
+    snapshots = blob.parent.parent / "snapshots"
+    in_cache = blob.parent.name == "blobs" and path.parent.resolve().parent == snapshots
+    return blob.name if in_cache and re.fullmatch("[0-9a-f]{64}", blob.name) else None
