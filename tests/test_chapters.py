@@ -20,10 +20,7 @@ from limo_nb.book import (
     pairs,
     run,
 )
-from limo_nb.core.runs import (
-    CHAPTER_OF,
-    MissingArtifact,
-)
+from limo_nb.core.runs import MissingArtifact
 
 CHAPTERS = contents.chapters(ROOT)
 NAMES = [chapter.name for chapter in CHAPTERS]
@@ -138,11 +135,10 @@ def test_every_glued_name_is_glued_by_the_same_chapter(name: str) -> None:
 def settled(home: Path) -> dict[str, int]:
     """The finished stages under `home`, and when their manifests were written."""
     stages = {}
-    for name in CHAPTER_OF:
-        pattern = f"{name}**/current" if name.endswith("/") else f"{name}/current"
-        for pointer in home.glob(pattern):
-            manifest = pointer.parent / pointer.read_text().strip() / "manifest.json"
-            stages[str(manifest)] = manifest.stat().st_mtime_ns
+    for pointer in home.rglob("current-*"):
+        key = json.loads(pointer.read_text())["key"]
+        manifest = pointer.parent / key / "manifest.json"
+        stages[str(manifest)] = manifest.stat().st_mtime_ns
     return stages
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -20,6 +20,9 @@ from limo_nb.cli.base import (
     parse_overrides,
     plain,
 )
+
+if TYPE_CHECKING:
+    from limo_nb.core.runs import Run
 
 
 @app.command()
@@ -59,13 +62,13 @@ def render(
 def status(profile: Profile = "mini", override: Overrides = None) -> None:
     """Chapters and stages: present or not, how old, how long they took, what made them."""
     from limo_nb.book import contents
-    from limo_nb.core import settings as profiles
+    from limo_nb.core.runs import Run
 
     root = contents.find_root()
-    settings = profiles.load_profile(profile, parse_overrides(override))
-    plain(f"{contents.runs_of(root) / settings.name}")
-    console.print(_chapter_table(root, settings))
-    console.print(_stage_table(contents.runs_of(root) / settings.name))
+    made = Run(profile, parse_overrides(override))
+    plain(made.root)
+    console.print(_chapter_table(root, made.profile))
+    console.print(_stage_table(made))
 
 
 def _chapter_table(root: Path, settings: Any) -> Table:
@@ -85,36 +88,18 @@ def _chapter_table(root: Path, settings: Any) -> Table:
     return table
 
 
-def stage_rows(home: Path) -> list[dict[str, Any]]:
-    """One row for each known stage under `home`, present or not, in the book's order."""
-    from limo_nb.core.runs import CHAPTER_OF
-
-    rows = []
-    for name, chapter in CHAPTER_OF.items():
-        pattern = f"{name}**/current" if name.endswith("/") else f"{name}/current"
-        found = [_stage_row(pointer) for pointer in sorted(home.glob(pattern))]
-        absent = {"stage": name, "present": False}
-        rows += [{"chapter": chapter, **row} for row in found or [absent]]
-    return rows
-
-
-def _stage_row(pointer: Path) -> dict[str, Any]:
-    file = pointer.parent / pointer.read_text().strip() / "manifest.json"
-    age = time.time() - file.stat().st_mtime
-    return {"present": True, "age_seconds": age, **json.loads(file.read_text())}
-
-
-def _stage_table(home: Path) -> Table:
+def _stage_table(made: Run) -> Table:
     heads = ("ch.", "stage", "age", "seconds", "memory", "commit", "resumed")
     table = Table(*heads, title="Stages", title_justify="left")
-    for row in stage_rows(home):
-        chapter = str(row["chapter"])
-        if not row["present"]:
-            table.add_row(chapter, row["stage"], "absent")
+    for chapter, stage, artefact in made.stages():
+        if artefact is None:
+            table.add_row(str(chapter), stage, "absent")
             continue
-        memory, resumed = f"{row['peak_memory_gib']:.1f} GiB", "yes" if row["resumed"] else ""
-        age, seconds = _age(row["age_seconds"]), f"{row['seconds']:.1f}"
-        table.add_row(chapter, row["stage"], age, seconds, memory, row["commit"], resumed)
+        facts = artefact.manifest
+        memory, resumed = f"{facts['peak_memory_gib']:.1f} GiB", "yes" * facts["resumed"]
+        age = _age(time.time() - (artefact / "manifest.json").stat().st_mtime)
+        seconds = f"{facts['seconds']:.1f}"
+        table.add_row(str(chapter), stage, age, seconds, memory, facts["commit"], resumed)
     return table
 
 

@@ -1,8 +1,9 @@
-"""What every room needs and no stage owns: settings, runs with their manifests, files and
-locks, records, progress, the machine and its precision, and the papers' figures.
+"""What every room needs and no stage owns.
 
-In: a profile's name. Out: a `Run`, from which stages take their settings and artefacts.
-Chapter 1 uses the first of them; the appendix on the package describes all.
+Settings and runs with their manifests, files and locks, records, progress, the machine and
+its precision, and the papers' figures. In: a profile's name. Out: a `Run`, from which
+stages take their settings and artefacts. Chapter 1 uses the first of them; the appendix on
+the package describes all.
 """
 
 import lazy_loader

@@ -1,124 +1,337 @@
-"""What a run left: `runs/<profile>/<stage>/`, each with a manifest written last.
+"""The digest of a function: of the code that it reaches and of the values that it captures.
 
-A stage is made by one function in a folder of its own. Its key is a digest of what it
-depends on (parameters, code, the keys of its inputs); where a finished folder with that
-key exists, the stage is not run again. A pointer file names the current key and is
-replaced atomically, so that a killed run leaves either the old artefact or the new one.
+Code counts by its syntax tree, so a comment, a docstring or another layout changes
+nothing. What a function captures (globals, closures, defaults, arguments of a `partial`) is
+either described here, by value, or an error that names it: a value that nobody can describe
+could change unnoticed. `runs` describes its own classes in the same way.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import datetime
+import decimal
+import dis
+import fractions
+import functools
 import hashlib
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from enum import Enum
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from pydantic import BaseModel
 
-# ---------------------------------------------------------------- digests of code
-def code_digest(function: Callable) -> str:
-    """A digest of `function`'s source and of every `limo_nb` module that it can reach.
+from limo_nb.core import syntax
+from limo_nb.core.settings import Profile
+from limo_nb.core.syntax import Chain
 
-    A function of a notebook counts with its own text, the notebook functions that it
-    calls, the plain constants that it names, and the modules that its global names come
-    from.
+# Values that their own text describes.
+PLAIN = (
+    bool | int | float | complex | str | bytes | range | slice | Enum | None
+    | decimal.Decimal | fractions.Fraction | datetime.date | datetime.time | datetime.timedelta
+)  # fmt: skip
+WHOLE: frozenset[Chain] = frozenset({()})
+
+
+class Unknown(ValueError):
+    """A function captures what no digest can describe; the message names it."""
+
+
+@dataclasses.dataclass
+class Reached:
+    """What a function depends on, as it is found.
+
+    `root` is left out of paths, so that a folder of runs can be moved; `inputs` are the
+    folders of the stages that were declared (None: nothing is declared), and `declared`
+    says that the sections of the profile are hashed elsewhere.
     """
-    sources: dict[str, str] = {}
-    modules: set[str] = set()
-    _reach(function, sources, modules)
-    for name in sorted(_closure(modules)):
-        sources[name] = _source_of(name)
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:16]
+
+    root: str = ""
+    inputs: tuple[Path, ...] | None = None
+    declared: bool = False
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    modules: set[str] = dataclasses.field(default_factory=set)
+    where: str = "the function"
+    _names: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits for all that was found."""
+        for module in syntax.closure(self.modules):
+            self.facts[module] = syntax.module_text(module)
+        text = json.dumps(self.facts, sort_keys=True)
+        if self.root:
+            text = text.replace(json.dumps(self.root)[1:-1], "")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def code(self, function: FunctionType) -> str:
+        """Note `function`: its text (its module's, in this package) and what it captures."""
+        name = f"{function.__module__}:{function.__qualname__}"
+        if _packaged(function):
+            self.modules.add(function.__module__)
+            if "<" not in function.__qualname__:  # no closure
+                return name
+        elif syntax.is_library(function.__module__):
+            return name
+        if id(function) not in self._names:  # a function may call itself
+            self._names[id(function)] = f"{name} {len(self._names)}"
+            self.facts[self._names[id(function)]] = self._captured(function, name)
+        return self._names[id(function)]
+
+    def _captured(self, function: FunctionType, name: str) -> dict[str, Any]:
+        tree = syntax.tree_of(function)
+        found: dict[str, Any] = {}
+        values = dict(_variables(function))
+        if not _packaged(function):
+            if tree is None:
+                raise Unknown(f"the source of {name} cannot be read: define it in a module")
+            found["text"] = ast.unparse(tree)
+            self.modules |= syntax.reached_in(tree)
+            values = dict(_globals(function)) | values
+        for label, value in values.items():
+            used = syntax.chains(tree, label) if tree else WHOLE
+            self.where = f"{label!r} of {function.__qualname__}"
+            found[label] = described(value, self, frozenset(used or WHOLE))
+        return found
 
 
-def _reach(function: Any, sources: dict[str, str], modules: set[str]) -> None:
-    function = inspect.unwrap(getattr(function, "func", function))  # functools.partial
-    module = getattr(function, "__module__", "") or ""
-    if module.startswith("limo_nb"):
-        modules.add(module)
-        return
-    name = f"{module}:{getattr(function, '__qualname__', repr(function))}"
-    if not isinstance(function, FunctionType) or name in sources:
-        return
-    sources[name] = inspect.getsource(function)
-    used = _names(function.__code__)
-    captured = inspect.getclosurevars(function).nonlocals
-    values = {n: function.__globals__[n] for n in sorted(used) if n in function.__globals__}
-    for label, value in (values | captured).items():
-        if _is_constant(value):
-            sources[f"{name}.{label}"] = repr(value)
-        elif isinstance(value, ModuleType):
-            if value.__name__.startswith("limo_nb"):
-                modules.add(value.__name__)
-        elif isinstance(value, FunctionType | type):
-            origin = value.__module__ or ""
-            if origin.startswith("limo_nb"):
-                modules.add(origin)
-            elif origin == module and isinstance(value, FunctionType):
-                _reach(value, sources, modules)
+def _packaged(code: FunctionType | type) -> bool:
+    return code.__module__.startswith(f"{syntax.ROOT_NAME}.")
 
 
-def _is_constant(value: Any) -> bool:
-    """Whether `value` is a plain number, text or collection of these: it counts as code."""
-    if isinstance(value, Mapping):
-        return all(_is_constant(inner) for pair in value.items() for inner in pair)
-    if isinstance(value, list | tuple):
-        return all(_is_constant(inner) for inner in value)
-    return value is None or isinstance(value, bool | int | float | str)
+def code_digest(function: Callable[..., Any], reached: Reached | None = None) -> str:
+    """A digest of `function`: of its text, the code it reaches and the values it captures.
+
+    A function of a notebook counts with its own text, the notebook's functions that it
+    calls and the values that it names; the package's modules count whole, with those that
+    they import. Raises Unknown for a captured object that cannot be described.
+    """
+    reached = reached or Reached()
+    reached.facts["function"] = described(function, reached, WHOLE)
+    return reached.digest()
 
 
-def _names(code: Any) -> set[str]:
-    """Global names used by a code object and the functions nested in it."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            names |= _names(constant)
-    return names
-
-
-@cache
-def _source_of(module: str) -> str:
-    """The text of a module and of its data: `name.yaml` beside `name.py`, and with a
-    package's `__init__.py` every YAML file of its folder (profiles are parameters)."""
-    spec = sys.modules.get(module)
-    path = Path(spec.__file__) if spec and spec.__file__ else _file_of(module)
-    data = (
-        path.parent.glob("*.yaml") if path.stem == "__init__" else [path.with_suffix(".yaml")]
-    )
-    return "\n".join(file.read_text() for file in [path, *sorted(data)] if file.exists())
-
-
-def _file_of(module: str) -> Path:
-    base = Path(__file__).parents[2].joinpath(*module.split("."))
-    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-
-
-def _closure(modules: set[str]) -> set[str]:
-    """`modules` and all `limo_nb` modules that they import, directly or not."""
-    seen: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
-        if module in seen or not _file_of(module).exists():
+def _variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The values of a function's closure and its defaults."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    for name, cell in cells:
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not assigned yet
             continue
-        seen.add(module)
-        waiting += _imports(module)
-    return seen
+    yield from (function.__kwdefaults__ or {}).items()
+    positional = function.__code__.co_varnames[: function.__code__.co_argcount]
+    defaults = function.__defaults__ or ()
+    yield from zip(positional[len(positional) - len(defaults) :], defaults, strict=True)
 
 
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    """The `limo_nb` modules that `module` names in its import statements."""
-    found = []
-    for node in ast.walk(ast.parse(_file_of(module).read_text())):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.append(node.module)
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(name for name in found if name.startswith("limo_nb"))
+def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The global variables that a function and those nested in it read, if they exist."""
+    for name in sorted(_global_names(function.__code__)):
+        if name in function.__globals__:
+            yield name, function.__globals__[name]
+
+
+def _global_names(code: CodeType) -> set[str]:
+    names = {own.argval for own in dis.get_instructions(code) if own.opname in READS}
+    inner = (own for own in code.co_consts if isinstance(own, CodeType))
+    return names.union(*map(_global_names, inner))
+
+
+READS = ("LOAD_GLOBAL", "LOAD_NAME")
+
+
+# ---------------------------------------------------------------- values
+@functools.singledispatch
+def described(value: Any, reached: Reached, used: frozenset[Chain]) -> Any:
+    """What of `value` belongs to a digest, as JSON; code that it brings is noted in `reached`.
+
+    `used` are the attributes that the code reads of it. Raises Unknown for an object of an
+    unknown class: register a description beside that class.
+    """
+    kind = type(value)
+    if dataclasses.is_dataclass(value):
+        described(kind, reached, WHOLE)
+        names = [own.name for own in dataclasses.fields(value)]
+        return [_name(kind), {own: _inner(getattr(value, own), reached) for own in names}]
+    if isinstance(getattr(value, "identity", None), Mapping):  # of engines
+        described(kind, reached, WHOLE)
+        return [_name(kind), _inner(value.identity, reached)]
+    if kind.__module__ in ("typing", "types"):  # `list[int]`, `A | B`
+        return repr(value)
+    if hasattr(value, "__wrapped__"):  # a function that is cached
+        return described(value.__wrapped__, reached, WHOLE)
+    if callable(value) and hasattr(value, "__name__") and syntax.is_library(kind.__module__):
+        return f"{_name(kind)}:{value.__name__}"  # numpy's and the like
+    table = _table(value)
+    if table is None:
+        raise Unknown(
+            f"{reached.where} is a {_name(kind)}, and nothing says what it holds: a change "
+            f"would go unnoticed. Use a plain value, a table, a dataclass or settings "
+            f"instead, or make it inside the function"
+        )
+    return [_name(kind), table]
+
+
+def _inner(value: Any, reached: Reached) -> Any:
+    return described(value, reached, WHOLE)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _table(value: Any) -> str | None:
+    """A digest of the content of a table or array; None for anything else."""
+
+    def of(library: str, name: str) -> bool:
+        module = sys.modules.get(library)
+        return module is not None and isinstance(value, getattr(module, name))
+
+    if of("datasets", "Dataset"):
+        from limo_nb.core.records import table_digest
+
+        return table_digest(value)
+    if of("pandas", "DataFrame") or of("pandas", "Series"):
+        content = value.to_json(orient="split", date_format="iso", double_precision=15)
+        return hashlib.sha256(content.encode()).hexdigest()
+    if of("numpy", "ndarray") or of("numpy", "generic"):
+        plain = not value.dtype.hasobject
+        content = value.tobytes() if plain else repr(value.tolist()).encode()
+        return hashlib.sha256(f"{value.dtype} {value.shape}".encode() + content).hexdigest()
+    return None
+
+
+@described.register
+def _plain(value: PLAIN, reached: Reached, used: frozenset[Chain]) -> Any:
+    return repr(value)
+
+
+@described.register
+def _pattern(value: re.Pattern, reached: Reached, used: frozenset[Chain]) -> Any:
+    return [repr(value.pattern), value.flags]  # its own text is cut off
+
+
+@described.register
+def _sequence(value: list | tuple, reached: Reached, used: frozenset[Chain]) -> Any:
+    return [type(value).__name__, *(_inner(own, reached) for own in value)]
+
+
+@described.register
+def _set(value: Set, reached: Reached, used: frozenset[Chain]) -> Any:
+    return ["set", *sorted(json.dumps(_inner(own, reached)) for own in value)]
+
+
+@described.register
+def _mapping(value: Mapping, reached: Reached, used: frozenset[Chain]) -> Any:
+    pairs = ([_inner(key, reached), _inner(own, reached)] for key, own in value.items())
+    return [type(value).__name__, *pairs]
+
+
+@described.register
+def _path(value: PurePath, reached: Reached, used: frozenset[Chain]) -> Any:
+    """Its text, and what lies there: a file's content, of a folder the names and sizes.
+
+    What lies in the folder of runs is only named: its stages are `inputs`.
+    """
+    path = Path(value)
+    if reached.root and path.is_relative_to(reached.root):
+        return str(path)
+    if path.is_file():
+        return [str(path), hashlib.sha256(path.read_bytes()).hexdigest()]
+    files = (own for own in path.rglob("*") if own.is_file())
+    return [str(path), *sorted([str(own), own.stat().st_size] for own in files)]
+
+
+@described.register
+def _model(value: BaseModel, reached: Reached, used: frozenset[Chain]) -> Any:
+    described(type(value), reached, WHOLE)
+    return [_name(type(value)), value.model_dump(mode="json")]
+
+
+@described.register
+def _profile(value: Profile, reached: Reached, used: frozenset[Chain]) -> Any:
+    """The fields that are read of it; the whole where it is handed on, unless declared."""
+    described(type(value), reached, WHOLE)
+    found: dict[str, Any] = {}
+    for chain in used:
+        field, path = _followed(value, chain)
+        if path:
+            found[".".join(path)] = described(field, reached, WHOLE)
+        elif not reached.declared:
+            found[""] = value.model_dump(mode="json", exclude={"name", "purpose"})
+    return found
+
+
+def _followed(profile: Profile, chain: Chain) -> tuple[Any, Iterable[str]]:
+    """What `profile.a.b` is, as far as `chain` names settings; and the names as far."""
+    value: Any = profile
+    for place, name in enumerate(chain):
+        inner = getattr(value, name, None) if isinstance(value, BaseModel) else None
+        if inner is None or callable(inner):
+            return value, chain[:place]
+        value = inner
+    return value, chain
+
+
+# ---------------------------------------------------------------- code
+@described.register
+def _function(value: FunctionType, reached: Reached, used: frozenset[Chain]) -> Any:
+    return reached.code(inspect.unwrap(value))
+
+
+@described.register
+def _partial(value: functools.partial, reached: Reached, used: frozenset[Chain]) -> Any:
+    found = [described(value.func, reached, WHOLE)]
+    for label, own in [*enumerate(value.args), *value.keywords.items()]:
+        reached.where = f"argument {label!r} of a partial {_named(value.func)}"
+        found.append([label, _inner(own, reached)])
+    return found
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+@described.register
+def _method(value: MethodType, reached: Reached, used: frozenset[Chain]) -> Any:
+    return [described(value.__func__, reached, WHOLE), _inner(value.__self__, reached)]
+
+
+@described.register
+def _builtin(value: BuiltinFunctionType, reached: Reached, used: frozenset[Chain]) -> Any:
+    return f"{value.__module__}:{value.__qualname__}"
+
+
+@described.register
+def _class(value: type, reached: Reached, used: frozenset[Chain]) -> Any:
+    name = _name(value)
+    if _packaged(value):
+        reached.modules.add(value.__module__)
+    elif name not in reached.facts and not syntax.is_library(value.__module__):
+        tree = syntax.tree_of(value)
+        if tree is None:
+            raise Unknown(f"the source of class {name} cannot be read: define it in a module")
+        reached.facts[name] = ast.unparse(tree)
+        reached.modules |= syntax.reached_in(tree)
+        for own in vars(value).values():
+            own = getattr(own, "fget", None) or getattr(own, "__func__", own)
+            if inspect.isfunction(own) and syntax.tree_of(inspect.unwrap(own)):
+                reached.code(inspect.unwrap(own))  # the others are a dataclass's
+        for base in value.__bases__:
+            described(base, reached, WHOLE)
+    return name
+
+
+@described.register
+def _module(value: ModuleType, reached: Reached, used: frozenset[Chain]) -> Any:
+    name = value.__name__
+    if not syntax.is_library(name):
+        reached.modules |= syntax.provided(name, used)
+    return name

@@ -1,14 +1,7 @@
-"""What a run left: `runs/<profile>/<stage>/`, each with a manifest written last.
-
-A stage is made by one function in a folder of its own. Its key is a digest of what it
-depends on (parameters, code, the keys of its inputs); where a finished folder with that
-key exists, the stage is not run again. A pointer file names the current key and is
-replaced atomically, so that a killed run leaves either the old artefact or the new one.
-"""
+"""Files that are written whole or not at all, and locks that one process holds at a time."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -33,11 +26,37 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """A lock on `folder` that one process holds at a time; the others wait."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def alone(lock: Path, waiting: str = "") -> Iterator[None]:
+    """Hold the lock file `lock`, or `.lock` in a folder, which one process does at a time.
+
+    The others wait, and print `waiting` if it is a text. The system ends the hold with the
+    process, however it ends. Where a disk knows no locks, the file's existence is the lock.
+    """
+    from filelock import FileLock
+
+    lock = lock / ".lock" if lock.is_dir() else lock
+    with if_free(lock) as free:
+        if free:
+            yield
+            return
+    if waiting:
+        print(waiting, flush=True)
+    with FileLock(lock):
         yield
+
+
+@contextmanager
+def if_free(lock: Path) -> Iterator[bool]:
+    """Hold the lock file `lock` unless somebody does; whether it is held here."""
+    from filelock import FileLock, Timeout
+
+    holder = FileLock(lock)
+    try:
+        holder.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        os.close(handle)
+        holder.release()

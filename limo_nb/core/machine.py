@@ -1,16 +1,13 @@
-"""What a run left: `runs/<profile>/<stage>/`, each with a manifest written last.
+"""The machine and this process: cores, memory, accelerators, versions, the commit.
 
-A stage is made by one function in a folder of its own. Its key is a digest of what it
-depends on (parameters, code, the keys of its inputs); where a finished folder with that
-key exists, the stage is not run again. A pointer file names the current key and is
-replaced atomically, so that a killed run leaves either the old artefact or the new one.
+What a manifest says about where a stage was made.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -32,18 +29,22 @@ ONE_THREAD = {
 
 
 def peak_memory_gib() -> float:
-    """Peak resident memory of this process or of its largest child, in GiB."""
+    """Peak resident memory of this process or of its largest child, in GiB.
+
+    Not a number where the system does not count it so (Windows).
+    """
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / unit
 
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Commit, hardware and versions of this process."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=10"],
-        capture_output=True, text=True, cwd=Path(__file__).parent,
-    ).stdout.strip()  # fmt: skip
+    """Commit, hardware and versions of this process; asked once, and never an error."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -51,11 +52,23 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = "absent"
     return {
-        "commit": commit or "unknown",
+        "commit": _commit(),
         "python": platform.python_version(),
         "hardware": hardware(),
         "versions": versions,
     }
+
+
+def _commit() -> str:
+    """The commit of this code; "unknown" without git, or outside of a repository."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    told = subprocess.run(
+        [git, "describe", "--always", "--dirty", "--abbrev=10"],
+        capture_output=True, text=True, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return told.stdout.strip() or "unknown"
 
 
 def hardware() -> str:

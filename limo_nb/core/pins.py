@@ -41,8 +41,8 @@ def keep(part: str, name: str, entry: Mapping[str, str]) -> Entry:
     Several processes may record at once: none loses what another wrote.
     """
     file = lock_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with alone(file.parent):
+    runs_root().mkdir(parents=True, exist_ok=True)
+    with alone(runs_root() / ".pins.lock"):
         whole = _whole()
         entries = whole.setdefault(part, {})
         if name not in entries:

@@ -78,6 +78,7 @@ class Bar(tqdm):
     """A tqdm bar on a LiveLine; its last state stays."""
 
     def close(self) -> None:
+        """End the bar and leave its last state."""
         if not self.disable:
             self.fp.finish(str(self))
         super().close()

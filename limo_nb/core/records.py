@@ -139,9 +139,9 @@ def _filter(file: Path, out: Path, keep: Callable[[int], bool]) -> None:
 
 
 def write(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Write `rows` to a JSONL or Parquet file, whole or not at all.
+    r"""Write `rows` to a JSONL or Parquet file, whole or not at all.
 
-    Lone surrogates, which JSON can spell and UTF-8 cannot, are written as `\\ud800`: in
+    Lone surrogates, which JSON can spell and UTF-8 cannot, are written as `\ud800`: in
     JSONL they are read again as they were, in Parquet as these six characters.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +166,7 @@ def _line(row: Any, default: Callable[[Any], Any] | None = None) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`text` with its surrogates, and nothing else, as `\\ud800`."""
+    r"""`text` with its surrogates, and nothing else, as `\ud800`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -64,7 +64,7 @@ class Sampling(Frozen):
         return self
 
 
-Normalisation = Literal["full", "case", "none"]  # see sieves.FORMS
+Normalisation = Literal["full", "case", "none"]  # see problems.text.FORMS
 
 
 class PoolSettings(Frozen):

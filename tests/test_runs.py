@@ -1,24 +1,19 @@
-"""Stages: run once, atomic under kills, keyed by parameters, inputs and reached code."""
+"""Stages: made once, by one process, atomic under kills, and found by their settings."""
 
 from __future__ import annotations
 
-import json
 import os
+import random
 import signal
 import subprocess
 import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from limo_nb import Run
-from limo_nb.core import (
-    files,
-    machine,
-    runs,
-)
-from limo_nb.core.digests import code_digest
+from limo_nb.core import runs
 from limo_nb.core.files import write_json
 from limo_nb.core.runs import MissingArtifact
 from limo_nb.core.settings import Profile
@@ -65,11 +60,11 @@ def test_manifest_says_what_made_it(run: Run) -> None:
     assert 0 < manifest["peak_memory_gib"] < 64
 
 
-def test_changed_parameters_or_inputs_make_it_again_and_replace_it(run: Run) -> None:
+def test_changed_parameters_or_inputs_make_it_again_and_remove_nothing(run: Run) -> None:
     old = run.make("pool", count, params={"size": 1})
     later = run.make("coarse", count, inputs=[old])
     new = run.make("pool", count, params={"size": 2})
-    assert new.key != old.key and not old.path.exists() and run.load("pool") == new
+    assert new.key != old.key and old.path.exists() and run.load("pool") == new
     assert run.make("coarse", count, inputs=[new]).key != later.key and calls(run) == 4
 
 
@@ -94,8 +89,9 @@ def test_a_stage_is_keyed_by_the_sections_it_reads_and_gets_no_other(run: Run) -
 def test_nested_stages_live_side_by_side(run: Run) -> None:
     one = run.make("models/limo", count, params={"seed": 1})
     two = run.make("models/random", count, params={"seed": 1})
-    run.make("models/limo", count, params={"seed": 2})
-    assert not one.path.exists() and two.path.exists()
+    new = run.make("models/limo", count, params={"seed": 2})
+    assert [run.load(f"models/{name}") for name in ("limo", "random")] == [new, two]
+    assert one.path.exists() and new.path.parent == one.path.parent
 
 
 def test_failure_leaves_the_old_artefact_and_the_next_call_continues(run: Run) -> None:
@@ -112,12 +108,12 @@ def test_failure_leaves_the_old_artefact_and_the_next_call_continues(run: Run) -
     assert run.load("pool") == old and old.path.exists()
     new = run.make("pool", half)
     assert sorted(p.name for p in new.path.glob("part-*")) == ["part-0", "part-1"]
-    assert new.manifest["resumed"] is True and not old.path.exists()
+    assert new.manifest["resumed"] is True and run.load("pool") == new
 
 
 @pytest.mark.parametrize(
     ("stage", "chapter"),
-    [("probe", 2), ("pool", 3), ("rows", 5), ("models/limo", 6), ("evaluation", 8)],
+    [("elicitation", 2), ("pool", 3), ("rows", 5), ("models/limo", 6), ("evaluation", 8)],
 )
 def test_missing_artefact_names_the_command(run: Run, stage: str, chapter: int) -> None:
     with pytest.raises(MissingArtifact, match="does not exist yet") as caught:
@@ -142,10 +138,152 @@ def test_runs_lie_beside_the_toc_wherever_one_starts(tmp_path: Path, monkeypatch
     assert runs.runs_root() == tmp_path / "book" / "deep" / "elsewhere"
 
 
+# ---------------------------------------------------------------- settings
+def test_each_run_finds_what_its_own_settings_made(run: Run, capsys) -> None:
+    small = Run("smoke", {"pool.size": 7})
+    assert (
+        small.pointer
+        != run.pointer
+        == Run("smoke", {"pool.size": run.profile.pool.size}).pointer
+    )
+
+    def make(folder: Path, profile: Profile) -> None:
+        write_json(folder / "size.json", profile.pool.size)
+
+    ours = run.make("pool", make, reads=["pool"])
+    theirs = small.make("pool", make, reads=["pool"])
+    assert run.load("pool") == ours and small.load("pool") == theirs
+    assert [made.json("size.json") for made in (ours, theirs)] == [run.profile.pool.size, 7]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_other_settings_made_is_taken_and_told_once(run: Run, capsys) -> None:
+    first = run.make("pool", count, params={"size": 1})
+    other = Run("smoke", {"pool.size": 7, "sft.epochs": 5})
+    assert other.load("pool") == other.load("pool") == first
+    told = capsys.readouterr().err
+    assert told == (
+        f"pool: not made with these settings yet; taken from {first.path}, made with "
+        f"pool.size={run.profile.pool.size} (here 7), sft.epochs={run.profile.sft.epochs} "
+        f"(here 5)\n"
+    )
+    newest = Run("smoke", {"pool.size": 9}).make("pool", count, params={"size": 2})
+    assert Run("smoke", {"pool.size": 8}).load("pool") == newest
+    assert "made with pool.size=9 (here 8)\n" in capsys.readouterr().err
+    assert run.load("pool") == first
+
+
+def test_what_a_stage_reads_must_be_among_its_inputs(run: Run) -> None:
+    pool = run.make("pool", count)
+
+    def captures(folder: Path) -> None:
+        write_json(folder / "result.json", pool.json("result.json"))
+
+    def loads(folder: Path) -> None:
+        write_json(folder / "result.json", run.load("pool").json("result.json"))
+
+    for function in (captures, loads):
+        with pytest.raises(ValueError, match="add it"):
+            run.make("coarse", function)
+        assert run.make("coarse", function, inputs=[pool]).json("result.json") == LIMIT
+
+
+def test_what_a_function_captures_and_nobody_can_describe_is_named(run: Run) -> None:
+    generator = random.Random(1)
+    with pytest.raises(ValueError, match=r"^pool: 'generator' of .*make is a random\.Random"):
+
+        def make(folder: Path) -> None:
+            write_json(folder / "result.json", generator.random())
+
+        run.make("pool", make)
+    assert not (run.root / "pool").exists()
+
+
+# ---------------------------------------------------------------- several processes
+BOTH = """\
+import sys, time
+from limo_nb.core.runs import Run
+
+def make(folder):
+    with (folder.parent / "journal").open("a") as file:
+        file.write("made\\n")
+    time.sleep(1)
+
+sys.stdin.readline()
+Run("smoke").make("pool", make, params={"size": int(sys.argv[1])})
+"""
+
+
+def both(runs_folder: Path, *sizes: str) -> list[str]:
+    """What processes print that make the stage `pool` at the same time."""
+    environment = {**os.environ, "LIMO_NB_RUNS": str(runs_folder)}
+    script = runs_folder.parent / "both.py"
+    script.write_text(BOTH)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, size],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for size in sizes
+    ]  # fmt: skip
+    time.sleep(1)  # all are started
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(sizes)
+    return told
+
+
+def test_of_two_that_make_the_same_stage_the_second_waits_and_finds_it_done(tmp_path) -> None:
+    told = sorted(both(tmp_path / "runs", "1", "1"), key=len)
+    assert "running" in told[0] and "done in" in told[0]
+    assert "another process is making it; waiting" in told[1] and "unchanged" in told[1]
+    assert (tmp_path / "runs/smoke/pool/journal").read_text() == "made\n"
+
+
+def test_two_that_make_different_ones_leave_each_other_alone(tmp_path) -> None:
+    for told in both(tmp_path / "runs", "1", "2"):
+        assert "done in" in told and "waiting" not in told
+    assert len(list((tmp_path / "runs/smoke/pool").glob("*/manifest.json"))) == 2
+
+
+def test_without_git_on_the_path_a_stage_is_made_all_the_same(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_GIT)
+    environment = {**os.environ, "LIMO_NB_RUNS": str(tmp_path / "runs"), "PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "unknown"
+
+
+WITHOUT_GIT = """\
+from limo_nb.core.runs import Run
+
+def make(folder):
+    (folder / "result").touch()
+
+print(Run("smoke").make("pool", make).manifest["commit"])
+"""
+
+
+def test_a_failure_of_provenance_comes_before_the_work(run: Run, monkeypatch) -> None:
+    def broken() -> dict:
+        raise OSError("no such machine")
+
+    monkeypatch.setattr(runs, "provenance", broken)
+    with pytest.raises(OSError, match="no such machine"):
+        run.make("pool", count)
+    assert not (run.root / "calls").exists()
+
+
 # ---------------------------------------------------------------- kills
 KILLED = """\
 import os, signal
-from limo_nb import Run, artifacts
+from limo_nb.core import runs
+from limo_nb.core.runs import Run
 
 def make(folder):
     for n in range(4):
@@ -153,7 +291,7 @@ def make(folder):
         if not part.exists():
             with (folder.parents[1] / "journal").open("a") as file:
                 file.write(f"{n}\\n")
-            artifacts.write_atomic(part, str(n))
+            plain(part, str(n))
         if n == 1:
             die("inside")
 
@@ -161,18 +299,18 @@ def die(place):
     if os.environ["DIE"] == place:
         os.kill(os.getpid(), signal.SIGKILL)
 
-plain = artifacts.write_atomic
+plain, plain_json = runs.write_atomic, runs.write_json
 
 def watched(path, text):
-    if path.name == "manifest.json":
-        die("before the manifest")
-    if path.name == "current":
-        die("before the pointer")
+    die("before the pointer")
     plain(path, text)
-    if path.name == "current":
-        die("after the pointer")
+    die("after the pointer")
 
-artifacts.write_atomic = watched
+def watched_json(path, value):
+    die("before the manifest")
+    plain_json(path, value)
+
+runs.write_atomic, runs.write_json = watched, watched_json
 Run("smoke").make("pool", make, params={"version": int(os.environ["VERSION"])})
 """
 
@@ -211,110 +349,3 @@ def test_kill_leaves_old_or_new_and_the_next_run_continues(
     journal = (tmp_path / "runs" / "smoke" / "journal").read_text().split()
     assert journal == ["0", "1", "2", "3"] * 2, "finished parts were made again"
     assert not list((tmp_path / "runs").rglob("*.partial"))
-
-
-def test_write_atomic_replaces_whole_files(tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    write_json(path, {"a": 1})
-    write_json(path, {"b": Path("x"), "ü": 2})
-    assert json.loads(path.read_text()) == {"b": "x", "ü": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
-
-
-# ---------------------------------------------------------------- digests of code
-MODULES = {
-    "reached": "from limo_nb.inner import value\n",
-    "inner": "value = 1\n",
-    "inner.yaml": "word: 1\n",
-    "other": "value = 2\n",
-}
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """A copy of the package with four small modules more; its folder."""
-    home = tmp_path / "limo_nb"
-    home.mkdir()
-    source = Path(files.__file__).parent
-    for name in ("__init__.py", "artifacts.py", "profiles.py"):
-        (home / name).write_text((source / name).read_text())
-    for name, text in MODULES.items():
-        (home / (name if "." in name else f"{name}.py")).write_text(text)
-    return home
-
-
-def digest(package: Path, code: str) -> str:
-    """The digest of function `f` of a script with `code`, in a fresh process."""
-    script = package.parent / "script.py"
-    script.write_text(textwrap.dedent(code) + "\nfrom limo_nb.core.runs import code_digest\n"
-                      "print(code_digest(f))\n")  # fmt: skip
-    command = [sys.executable, script]
-    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-NOTEBOOK = """
-    from limo_nb import reached
-
-    FACTOR = 2
-
-    def helper(x):
-        return FACTOR * x
-
-    def f(folder):
-        return helper(reached.value)
-"""
-
-
-@pytest.mark.parametrize(
-    ("edited", "changes"),
-    [
-        ("reached.py", True),
-        ("inner.py", True),  # imported by what is reached
-        ("inner.yaml", True),  # the data beside it
-        ("other.py", False),
-    ],
-)
-def test_digest_follows_edits_of_reached_modules_only(
-    package: Path, edited: str, changes: bool
-) -> None:
-    before = digest(package, NOTEBOOK)
-    assert before == digest(package, NOTEBOOK)
-    path = package / edited
-    path.write_text(path.read_text() + "# edited\n")
-    assert (digest(package, NOTEBOOK) != before) is changes
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "changes"),
-    [
-        ("return helper(reached.value)", "return -helper(reached.value)", True),
-        ("return FACTOR * x", "return x * FACTOR", True),
-        ("FACTOR = 2", "FACTOR = 3", True),
-        ("FACTOR = 2", "FACTOR = 2\n    UNUSED = 1", False),
-    ],
-)
-def test_digest_follows_edits_in_the_notebook(
-    package: Path, old: str, new: str, changes: bool
-) -> None:
-    assert old in NOTEBOOK
-    before = digest(package, NOTEBOOK)
-    assert (digest(package, NOTEBOOK.replace(old, new)) != before) is changes
-
-
-def test_digest_sees_through_partials_and_closures() -> None:
-    from functools import partial
-
-    def outer(limit: int):
-        return lambda folder: limit
-
-    assert code_digest(outer(1)) != code_digest(outer(2))
-    assert code_digest(partial(count)) == code_digest(count)
-
-
-def test_hardware_names_processor_cores_memory_and_accelerators() -> None:
-    parts = machine.hardware().split(", ")
-    assert "cores" in parts[1] and "GiB" in parts[2]
-    assert parts[-1] == "no GPU" or "×" in parts[-1]

@@ -67,7 +67,7 @@ def test_processes_that_fetch_at_once_lose_nothing():
     "use",
     [
         lambda: sources.pinned("some/pool", COMMIT),
-        lambda: benchmarks.load("aime25_1"),
+        lambda: benchmarks.load_benchmark("aime25_1"),
         lambda: keep("pools", "some/pool", {"revision": COMMIT}),
     ],
 )
