@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 # Each of them registers its commands.
-from limo_nb.cli import book, chains, evaluate, grade, lab, pool, sft  # noqa: F401
+from limo_nb.cli import book, chains, clean, evaluate, grade, lab, pool, sft  # noqa: F401
 from limo_nb.cli.base import app
 
 

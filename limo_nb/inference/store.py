@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from limo_nb.core.files import alone
+from limo_nb.core.leftovers import STORES, note_use
 from limo_nb.core.runs import runs_root
 from limo_nb.inference.base import (
     Batch,
@@ -45,14 +46,18 @@ def shared_store(folder: Path, engine: Engine) -> Path:
     """The store of `engine`'s completions for the stage that is made in `folder`.
 
     Stages of one run share it (`runs/<profile>/completions/`), so that a stage that is
-    made again, with another band or more problems, finds what was sampled before. A
-    folder outside of the runs keeps its own. The name is a digest of engine and model.
+    made again, with another band or more problems, finds what was sampled before; the
+    stage's folder notes the use. A folder outside of the runs keeps its own. The name is a
+    digest of engine and model.
     """
     folder, root = Path(folder).resolve(), runs_root()
-    if root in folder.parents:
-        folder = root / folder.relative_to(root).parts[0] / "completions"
     facts = json.dumps(engine.identity, sort_keys=True)
-    return folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.sqlite"
+    name = f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.sqlite"
+    if root not in folder.parents:
+        return folder / name
+    store = root / folder.relative_to(root).parts[0] / STORES / name
+    note_use(folder, store)
+    return store
 
 
 def _lock(file: Path) -> FileLock:
