@@ -30,22 +30,18 @@ from datasets import Dataset
 from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainerCallback
 from transformers import TrainingArguments as Arguments
 
-from limo_nb.core.settings import (
-    SYSTEM_PROMPT,
-    SftSettings,
-)
+from limo_nb.core.settings import SYSTEM_PROMPT, SftSettings
 from limo_nb.inference import load_model
 from limo_nb.lab import texts
-from limo_nb.lab.world import (
-    FAMILIES,
-    draw,
-)
+from limo_nb.lab.world import FAMILIES, draw
 from limo_nb.sft import (
     Task,
+    attention_kernel,
+    batches,
     encoding,
-    launch,
+    make_trainer,
     planner,
-    train,
+    prepare,
 )
 
 WAYS = ("ours packed", "ours padded", "plain Trainer", "bare loop")
@@ -82,8 +78,8 @@ class Clock(TrainerCallback):
 
 def ours(settings: SftSettings, rows: Dataset, clock: Clock, folder: Path) -> list[int]:
     """The package's trainer in this process; tokens of every step."""
-    job = launch.prepare(Task(rows, "lab:foundation", settings, 1, SYSTEM_PROMPT, folder), 1e9)
-    trainer = train.make_trainer(job, folder)
+    job = prepare(Task(rows, "lab:foundation", settings, 1, SYSTEM_PROMPT, folder), 1e9)
+    trainer = make_trainer(job, folder)
     trainer.add_callback(clock)
     recorder = next(c for c in trainer.callback_handler.callbacks if hasattr(c, "facts"))
     trainer.train()
@@ -102,7 +98,7 @@ def plain(settings: SftSettings, rows: Dataset, clock: Clock, folder: Path) -> l
 
     def padded(batch: list[encoding.Encoded]) -> dict[str, torch.Tensor]:
         tokens.append(sum(len(row.ids) for row in batch))
-        return encoding.collate(batch, tokenizer.pad_token_id)
+        return batches.collate(batch, tokenizer.pad_token_id)
 
     arguments = Arguments(
         output_dir=str(folder), use_cpu=not torch.cuda.is_available(), optim="adamw_torch",
@@ -121,13 +117,13 @@ def bare(settings: SftSettings, rows: Dataset, clock: Clock, folder: Path) -> li
     model, tokenizer = load_model("lab:foundation", "float32")
     encoded = encoded_rows(settings, rows, tokenizer)
     lengths = [len(row.ids) for row in encoded]
-    steps = encoding.plan(lengths, settings.batch_size, settings.epochs, 1)
+    steps = batches.schedule_rows(lengths, settings.batch_size, settings.epochs, 1)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=0.0)
     model.train()
-    collate = partial(encoding.collate, pad=tokenizer.pad_token_id)
+    collate = partial(batches.collate, pad=tokenizer.pad_token_id)
     tokens = []
     for step in steps:
-        batch = [encoded[row] for row in step if row != encoding.EMPTY]
+        batch = [encoded[row] for row in step if row != batches.EMPTY]
         model(**collate(batch), use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -203,7 +199,7 @@ def shape_on_gpu(name: str, rate: float, kernel: str) -> dict:
 def on_gpu(name: str) -> dict:
     """`shape_on_gpu` with the fastest attention that is importable."""
     settings = SftSettings(epochs=1, batch_size=1, learning_rate=1e-6, max_tokens=LONG)
-    return shape_on_gpu(name, matrix_rate(), train.attention_kernel(settings))
+    return shape_on_gpu(name, matrix_rate(), attention_kernel(settings))
 
 
 def apart(*words: str) -> dict:

@@ -16,21 +16,9 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from tiny import problems, tiny_model
 
-from limo_nb.core.settings import (
-    SftSettings,
-    load,
-)
-from limo_nb.sft import (
-    Task,
-    cluster,
-    fine_tune,
-)
-from limo_nb.sft.launch import (
-    _typed,
-    launch_command,
-    prepare,
-)
-from limo_nb.sft.train import read_log
+from limo_nb.core.settings import SftSettings, load_profile
+from limo_nb.sft import Task, cluster, fine_tune, prepare, read_log
+from limo_nb.sft.launch import _typed, launch_command
 
 # Stands in for a program: it prints its arguments, a line each.
 ECHO = '#!/bin/sh\nfor word in "$@"; do printf \'%s\\n\' "$word"; done\n'
@@ -48,7 +36,7 @@ def programs(folder: Path, **texts: str) -> dict[str, str]:
 
 def written(folder: Path, machines: cluster.Cluster) -> Path:
     folder.mkdir(exist_ok=True)
-    for name, text in cluster.files(folder, machines).items():
+    for name, text in cluster.launch_scripts(folder, machines).items():
         (folder / name).write_text(text)
     return folder
 
@@ -63,7 +51,7 @@ def options(output: str) -> dict[str, str]:
     [(32, None, (), 8), (32, 2, (), 16), (6, None, (), 6), (4, None, ("a", "b"), 2)],
 )
 def test_ranks_are_shared_among_machines(ranks, nodes, hosts, each):
-    machines = cluster.cluster(ranks, nodes, hosts)
+    machines = cluster.Cluster.of(ranks, nodes, hosts)
     assert machines.ranks_a_host == each and machines.ranks == ranks
 
 
@@ -74,19 +62,19 @@ def test_ranks_are_shared_among_machines(ranks, nodes, hosts, each):
 )  # fmt: skip
 def test_machines_that_cannot_share(ranks, nodes, hosts, message):
     with pytest.raises(ValueError, match=message):
-        cluster.cluster(ranks, nodes, hosts)
+        cluster.Cluster.of(ranks, nodes, hosts)
 
 
 def test_the_paper_s_hostfile_is_one_that_deepspeed_reads(tmp_path):
     from deepspeed.launcher.runner import fetch_hostfile
 
-    machines = cluster.cluster(load("paper").sft.ranks, hosts=["a", "b", "c", "d"])
+    machines = cluster.Cluster.of(load_profile("paper").sft.ranks, hosts=["a", "b", "c", "d"])
     folder = written(tmp_path / "run", machines)
     assert dict(fetch_hostfile(str(folder / "hostfile"))) == dict.fromkeys("abcd", 8)
 
 
 def test_deepspeed_script(tmp_path):
-    folder = written(tmp_path / "a run", cluster.cluster(32))
+    folder = written(tmp_path / "a run", cluster.Cluster.of(32))
     env = programs(tmp_path / "bin", deepspeed=ECHO)
     done = subprocess.run(
         ["sh", folder / "deepspeed.sh"], env=env, capture_output=True, text=True, check=True
@@ -106,7 +94,7 @@ def test_deepspeed_script(tmp_path):
     ],
 )  # fmt: skip
 def test_torchrun_script_passes_the_variables_on(tmp_path, given, wanted):
-    folder = written(tmp_path / "a run", cluster.cluster(32))
+    folder = written(tmp_path / "a run", cluster.Cluster.of(32))
     env = programs(tmp_path / "bin", torchrun=ECHO) | {"PET_NODE_RANK": "3"} | given
     done = subprocess.run(
         ["sh", folder / "torchrun.sh"], env=env, capture_output=True, text=True, check=True
@@ -118,7 +106,7 @@ def test_torchrun_script_passes_the_variables_on(tmp_path, given, wanted):
 
 
 def test_torchrun_script_wants_the_number_of_the_machine(tmp_path):
-    folder = written(tmp_path / "run", cluster.cluster(32))
+    folder = written(tmp_path / "run", cluster.Cluster.of(32))
     env = programs(tmp_path / "bin", torchrun=ECHO)
     done = subprocess.run(
         ["sh", folder / "torchrun.sh"], env=env, capture_output=True, text=True
@@ -128,7 +116,7 @@ def test_torchrun_script_wants_the_number_of_the_machine(tmp_path):
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="SLURM scripts are for bash")
 def test_slurm_script_starts_torchrun_on_every_node(tmp_path):
-    folder = written(tmp_path / "run", cluster.cluster(32))
+    folder = written(tmp_path / "run", cluster.Cluster.of(32))
     scontrol = "#!/bin/sh\nprintf 'gpu7\\ngpu8\\n'\n"
     # Two tasks, as srun would start them on two nodes.
     srun = (
@@ -192,7 +180,7 @@ def test_two_launchers_train_as_one_host_does(tmp_path):
     fine_tune(rows, model, settings, 1, "S", tmp_path / "one")
     folder = tmp_path / "two"
     prepare(Task(rows, model, settings, 1, "S", folder))
-    written(folder, cluster.cluster(2, 2, ["127.0.0.1", "127.0.0.1"], free_port()))
+    written(folder, cluster.Cluster.of(2, 2, ["127.0.0.1", "127.0.0.1"], free_port()))
     torchrun = f'#!/bin/sh\nexec {sys.executable} -m torch.distributed.run "$@"\n'
     env = programs(tmp_path / "bin", torchrun=torchrun) | {
         "PYTHONPATH": str(Path(cluster.__file__).parents[2]), "DS_ACCELERATOR": "cpu",

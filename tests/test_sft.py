@@ -9,48 +9,30 @@ from datasets import Dataset
 from tiny import problems, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from limo_nb.core.files import write_json
-from limo_nb.core.settings import (
-    SYSTEM_PROMPT,
-    SftSettings,
-    load,
-)
-from limo_nb.inference import (
-    chat_prompt,
-    load_tokenizer,
-    model_digest,
-)
+from limo_nb.core.settings import SYSTEM_PROMPT, SftSettings, load_profile
+from limo_nb.inference import chat_prompt, load_tokenizer, model_digest
 from limo_nb.sft import (
+    IGNORED,
+    CheckpointRefused,
+    Encoded,
     Task,
+    TrainingJob,
+    choices,
+    closing_ids,
+    deepspeed_config,
+    encode,
     fine_tune,
     fine_tune_here,
     fine_tune_many,
     launch,
-)
-from limo_nb.sft.encoding import (
-    EMPTY,
-    IGNORED,
-    Encoded,
-    PlannedRows,
-    closing_ids,
-    encode,
-    plan,
-)
-from limo_nb.sft.launch import (
-    launch_command,
-    prepare,
-)
-from limo_nb.sft.train import (
-    MARKER,
-    CheckpointRefused,
-    Job,
-    choices,
-    deepspeed_config,
     micro_batch,
+    prepare,
     read_log,
-    remove_incomplete,
-    resume_point,
+    schedule_rows,
 )
+from limo_nb.sft.batches import EMPTY, PaddedRows
+from limo_nb.sft.checkpoints import mark_complete, remove_incomplete, resume_point
+from limo_nb.sft.launch import launch_command
 
 SETTINGS = SftSettings(
     epochs=2, batch_size=4, learning_rate=3e-3, max_tokens=512, ranks=2, dtype="float32"
@@ -129,21 +111,21 @@ def test_faulty_rows_are_named_by_number(tokenizer, row, message):
 @pytest.mark.parametrize(("count", "batch"), [(10, 4), (8, 4), (3, 8), (33, 8)])
 def test_every_row_once_an_epoch(count, batch):
     lengths = [(7 * i) % 13 + 1 for i in range(count)]
-    steps = plan(lengths, batch, 3, seed=1)
+    steps = schedule_rows(lengths, batch, 3, seed=1)
     per_epoch = -(-count // batch)
     assert len(steps) == 3 * per_epoch and {len(step) for step in steps} == {batch}
     for epoch in range(3):
         part = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
         assert sorted(r for step in part for r in step if r != EMPTY) == list(range(count))
-    assert steps == plan(lengths, batch, 3, seed=1)
-    assert count <= batch or steps != plan(lengths, batch, 3, seed=2)
+    assert steps == schedule_rows(lengths, batch, 3, seed=1)
+    assert count <= batch or steps != schedule_rows(lengths, batch, 3, seed=2)
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_ranks_share_each_step(micro):
     encoded = [Encoded([i], [i]) for i in range(10)]
-    steps = plan([1] * 10, 4, 1, seed=0)
-    read = PlannedRows(encoded, steps, micro, pad=99)
+    steps = schedule_rows([1] * 10, 4, 1, seed=0)
+    read = PaddedRows(encoded, steps, micro, pad=99)
     for number, step in enumerate(steps):
         places = [read[4 * number + place].ids[0] for place in range(4)]
         assert sorted(places) == sorted(99 if row == EMPTY else row for row in step)
@@ -270,7 +252,7 @@ def checkpoint(folder, step, key, ranks=2):
     made = folder / "checkpoints" / f"checkpoint-{step}"
     made.mkdir(parents=True)
     if key:
-        write_json(made / MARKER, {"key": key, "ranks": ranks})
+        mark_complete(made, key, ranks)
     return made
 
 
@@ -326,7 +308,7 @@ def test_one_start_has_one_number_of_ranks(model, rows, tmp_path):
     ],
 )
 def test_a_full_disk_is_told(tmp_path, said):
-    job, console = Job("m", SETTINGS, 1, "S", "key"), tmp_path / "console.log"
+    job, console = TrainingJob("m", SETTINGS, 1, "S", "key"), tmp_path / "console.log"
     (tmp_path / "error-rank1.txt").write_text(said)
     with pytest.raises(RuntimeError, match="^the disk that holds .* is full"):
         launch._check([(tmp_path, job)], 1, console)
@@ -365,7 +347,7 @@ def test_choices_say_why(monkeypatch):
 
 
 def test_the_paper_s_two_batch_sizes():
-    sft = load("paper").sft
+    sft = load_profile("paper").sft
     assert {name: sft.version(name).batch_size for name in sft.versions} == {
         "paper": 64, "authors": 32,
     }  # fmt: skip
@@ -375,7 +357,7 @@ def test_the_paper_s_two_batch_sizes():
     with pytest.raises(ValueError, match="no version 'mine'; there are: paper, authors"):
         sft.version("mine")
     with pytest.raises(ValueError, match="not valid"):
-        load("paper", {"sft.versions.odd": {"epochs": 0}})
+        load_profile("paper", {"sft.versions.odd": {"epochs": 0}})
 
 
 def test_a_half_written_line_of_the_log_is_left_out(tmp_path):
@@ -384,6 +366,6 @@ def test_a_half_written_line_of_the_log_is_left_out(tmp_path):
 
 
 def test_jobs_survive_their_file(tmp_path):
-    job = Job("lab:foundation", SETTINGS, 3, "S", "key")
+    job = TrainingJob("lab:foundation", SETTINGS, 3, "S", "key")
     job.save(tmp_path)
-    assert Job.load(tmp_path) == job
+    assert TrainingJob.load(tmp_path) == job

@@ -23,17 +23,19 @@ from limo_nb.lab.tokenizer import (
     CONTROL,
     SPLIT,
 )
-from limo_nb.sft.encoding import (
+from limo_nb.sft.batches import (
     EMPTY,
-    IGNORED,
-    Encoded,
     PackedRows,
     collate,
     collate_packed,
+    pack,
+    schedule_rows,
+)
+from limo_nb.sft.encoding import (
+    IGNORED,
+    Encoded,
     encode,
     over_length_report,
-    pack,
-    plan,
     read_rows,
     shares,
 )
@@ -358,7 +360,7 @@ def test_a_row_does_not_see_its_neighbours_in_a_pack(model_folder, attention):
 )
 def test_every_step_has_the_same_packs_on_every_rank(ranks, budget, passes):
     lengths = [3, 9, 4, 10, 2, 8, 7, 1, 6, 5]  # the steps are of 36 and of 19 tokens
-    steps = plan(lengths, 8, 2, seed=1)
+    steps = schedule_rows(lengths, 8, 2, seed=1)
     count, packs = pack(steps, lengths, ranks, budget)
     assert count == passes
     for step, made in zip(steps, packs, strict=True):

@@ -18,18 +18,8 @@ from limo_nb.core.settings import (
     SftSettings,
 )
 from limo_nb.evaluation import attempts
-from limo_nb.experiments import (
-    headline,
-    variants,
-)
-from limo_nb.sft import (
-    Task,
-    epochs,
-    fine_tune,
-    fine_tune_here,
-)
-from limo_nb.sft.launch import prepare
-from limo_nb.sft.train import run_job
+from limo_nb.experiments import headline
+from limo_nb.sft import Task, epochs, fine_tune, fine_tune_here, prepare, run_job
 
 SETTINGS = SftSettings(
     epochs=3,
@@ -141,26 +131,6 @@ def test_a_choice_that_was_stopped_goes_on(model, rows, tmp_path):
     assert "epoch 2 of 3: 5 of 8 held-out questions right (by epoch: 2, 5, 4)" in card
     assert [line for line in card.splitlines() if "epoch 2" not in line] == last.splitlines()
     assert epochs.choose(tmp_path, right, 8) == found and len(asked) == 4
-
-
-def test_held_out_questions_are_in_no_training_set():
-    profile = profiles.load_profile("smoke", {"sft.keep_epochs": True, "sft.held_out": 0.2})
-    drawn = [{"id": str(n), "level": 1, **row} for n, row in enumerate(problems(40, seed=5))]
-    questions = Dataset.from_list(drawn)
-    limo = Dataset.from_list([{"question_id": row["id"]} for row in drawn[:24]])
-    kept = variants.held_out(profile, questions, limo)
-    assert len(kept) == 8 and kept == variants.held_out(profile, questions, limo)
-    assert not {row["id"] for row in kept} & set(limo["question_id"])
-    texts = {row["question"] for row in kept}
-    assert not texts & set(variants._without(questions, kept)["question"])
-    bulk = variants.bulk_rows(profile, 60)
-    some = bulk.select(range(5)).to_list()
-    left = variants.bulk_rows(profile, 60, some)["question"]
-    assert not {row["question"] for row in some} & set(left)
-    with pytest.raises(ValueError, match="takes 8 of 40 selected questions, and 4 are in no"):
-        variants.held_out(profile, questions, Dataset.from_list(
-            [{"question_id": row["id"]} for row in drawn[:36]]
-        ))  # fmt: skip
 
 
 def test_held_out_needs_epochs_to_choose_from():

@@ -18,13 +18,7 @@ from safetensors.torch import load_file
 from tiny import problems, tiny_model
 
 from limo_nb.core.settings import SftSettings
-from limo_nb.sft import (
-    Task,
-    fine_tune,
-    fine_tune_here,
-    fine_tune_many,
-)
-from limo_nb.sft.train import read_log
+from limo_nb.sft import Task, fine_tune, fine_tune_here, fine_tune_many, read_log
 
 pytestmark = pytest.mark.slow
 SETTINGS = SftSettings(

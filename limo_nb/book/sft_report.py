@@ -24,13 +24,8 @@ from limo_nb.core.settings import (
     Profile,
     SftSettings,
 )
-from limo_nb.sft import planner
-from limo_nb.sft.encoding import (
-    IGNORED,
-    Encoded,
-    encode,
-)
-from limo_nb.sft.train import read_log
+from limo_nb.sft import IGNORED, Encoded, encode, planner, read_log
+from limo_nb.sft.job import LogRow
 
 TEMPLATE = "book/sft_report.jinja"
 Row = dict[str, Any]
@@ -123,7 +118,7 @@ def _settings_of(profile: Profile) -> Row:
     }
 
 
-def log_of(folder: Path) -> list[Row]:
+def log_of(folder: Path) -> list[LogRow]:
     """The rows of a training log, one per optimiser step."""
     return read_log(folder / "log.jsonl")
 
@@ -185,7 +180,7 @@ def cost(trained: Mapping[tuple[str, int], Path], seconds: float) -> str:
 
 
 def losses_by_part(
-    logs: Sequence[Sequence[Row]], parts: int
+    logs: Sequence[Sequence[LogRow]], parts: int
 ) -> list[tuple[float, float, float]]:
     """(mean, lowest, highest) over the runs of the mean loss in each of `parts` parts.
 
@@ -198,7 +193,7 @@ def losses_by_part(
     return [(float(c.mean()), float(c.min()), float(c.max())) for c in table.T]
 
 
-Logs = Mapping[tuple[str, int], Sequence[Row]]  # of (arm, seed)
+Logs = Mapping[tuple[str, int], Sequence[LogRow]]  # of (arm, seed)
 
 
 def loss_curves(logs: Logs) -> tuple[list[int], dict[str, list[tuple[float, float, float]]]]:
@@ -209,7 +204,7 @@ def loss_curves(logs: Logs) -> tuple[list[int], dict[str, list[tuple[float, floa
     return done, {arm: losses_by_part(_seeds(logs, arm), parts) for arm in arms}
 
 
-def _seeds(logs: Logs, arm: str) -> list[Sequence[Row]]:
+def _seeds(logs: Logs, arm: str) -> list[Sequence[LogRow]]:
     return [log for (name, _), log in logs.items() if name == arm]
 
 

@@ -77,10 +77,7 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Token ids and labels of each row, and which rows are over the limit."""
-    from limo_nb.inference import (
-        DEFAULT_SYSTEM,
-        load_tokenizer,
-    )
+    from limo_nb.inference import DEFAULT_SYSTEM, load_tokenizer
     from limo_nb.sft import encoding
 
     settings, prompt = _settings(profile, override, None)
@@ -131,10 +128,8 @@ def sft(
     """Fine-tune MODEL on the rows of FILE; a run that was killed is continued."""
     from datasets import Dataset
 
-    from limo_nb.sft import (
-        encoding,
-        launch,
-    )
+    from limo_nb import sft as room
+    from limo_nb.sft import encoding
 
     settings, prompt = _settings(profile, override, version)
     rows, _ = encoding.read_rows(file)
@@ -143,14 +138,14 @@ def sft(
     base = str(Path(model).resolve()) if Path(model).is_dir() else model
     columns = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
     prompt = prompt if system is None else system
-    task = launch.Task(Dataset.from_list(columns), base, settings, seed, prompt, folder)
+    task = room.Task(Dataset.from_list(columns), base, settings, seed, prompt, folder)
     with _chatter(as_json):
         if prepare:
-            launch.micro_batch(settings, settings.ranks)
-            job = launch.prepare(task)
+            room.rank_share(settings, settings.ranks)
+            job = room.prepare(task)
             found = {"folder": str(folder), "key": job.key, "ranks": settings.ranks}
         else:
-            made = launch.fine_tune_many([task])[0]
+            made = room.fine_tune_many([task])[0]
             found = {"model": str(made), **json.loads((folder / "done.json").read_text())}
     if as_json:
         sys.stdout.write(json.dumps(found) + "\n")
@@ -180,18 +175,13 @@ def launch(
 ) -> None:
     """A run on several machines: hostfile, and scripts for deepspeed, torchrun and SLURM."""
     from limo_nb.core.files import write_atomic
-    from limo_nb.sft import cluster
+    from limo_nb.sft import cluster, rank_share
 
     settings, _ = _settings(profile, override, version)
-    share, rest = divmod(settings.batch_size, settings.ranks)
-    if rest:
-        raise ValueError(
-            f"sft.batch_size={settings.batch_size} is not a multiple of "
-            f"sft.ranks={settings.ranks}"
-        )
+    share = rank_share(settings, settings.ranks)
     names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
-    machines = cluster.cluster(settings.ranks, nodes, names, port)
-    texts = cluster.files(folder.absolute(), machines)
+    machines = cluster.Cluster.of(settings.ranks, nodes, names, port)
+    texts = cluster.launch_scripts(folder.absolute(), machines)
     if as_json:
         sys.stdout.write(json.dumps({"ranks": machines.ranks, "files": texts}) + "\n")
         return

@@ -1,15 +1,32 @@
 """What `limo_nb.sft` offers; the names are loaded when they are asked for."""
 
+from .auto import attention_kernel as attention_kernel
+from .auto import choices as choices
+from .batches import schedule_rows as schedule_rows
+from .checkpoints import CheckpointRefused as CheckpointRefused
+from .cluster import Cluster as Cluster
+from .cluster import launch_scripts as launch_scripts
+from .encoding import IGNORED as IGNORED
 from .encoding import Encoded as Encoded
+from .encoding import EncodedRows as EncodedRows
 from .encoding import closing_ids as closing_ids
 from .encoding import encode as encode
-from .launch import Task as Task
+from .encoding import over_length_report as over_length_report
+from .encoding import read_rows as read_rows
+from .job import Task as Task
+from .job import TrainingJob as TrainingJob
+from .job import prepare as prepare
+from .job import read_log as read_log
 from .launch import fine_tune as fine_tune
 from .launch import fine_tune_here as fine_tune_here
 from .launch import fine_tune_many as fine_tune_many
-from .launch import prepare as prepare
+from .passes import micro_batch as micro_batch
+from .passes import rank_share as rank_share
 from .planner import Plan as Plan
 from .planner import Setup as Setup
 from .planner import alternatives as alternatives
+from .planner import plan as plan
 from .planner import setup_of as setup_of
-from .train import choices as choices
+from .train import run_job as run_job
+from .trainer import deepspeed_config as deepspeed_config
+from .trainer import make_trainer as make_trainer

@@ -1,5 +1,5 @@
-"""What each rank runs: `deepspeed --num_gpus 2 --module limo_nb.sft FOLDER …`."""
+"""The entry of each rank: `deepspeed --num_gpus 2 --module limo_nb.sft FOLDER …`."""
 
-from limo_nb.sft.train import main
+from limo_nb.sft.ranks import main
 
 main()

@@ -29,24 +29,24 @@ class Cluster:
         """Ranks over all machines."""
         return len(self.hosts) * self.ranks_a_host
 
+    @staticmethod
+    def of(
+        ranks: int, nodes: int | None = None, hosts: Sequence[str] = (), port: int = PORT
+    ) -> Cluster:
+        """`ranks` shared out over `nodes` machines; by default eight to a machine.
 
-def cluster(
-    ranks: int, nodes: int | None = None, hosts: Sequence[str] = (), port: int = PORT
-) -> Cluster:
-    """`ranks` shared out over `nodes` machines; by default eight to a machine.
-
-    Raises ValueError where they cannot be shared, or hosts and nodes differ in number.
-    """
-    nodes = nodes or len(hosts) or -(-ranks // 8)
-    if hosts and len(hosts) != nodes:
-        raise ValueError(f"{len(hosts)} hosts are named for {nodes} nodes")
-    if ranks % nodes:
-        raise ValueError(f"sft.ranks={ranks} is not a multiple of {nodes} nodes")
-    names = tuple(hosts) or tuple(f"node-{number}" for number in range(1, nodes + 1))
-    return Cluster(names, ranks // nodes, port)
+        Raises ValueError where they cannot be shared, or hosts and nodes differ in number.
+        """
+        nodes = nodes or len(hosts) or -(-ranks // 8)
+        if hosts and len(hosts) != nodes:
+            raise ValueError(f"{len(hosts)} hosts are named for {nodes} nodes")
+        if ranks % nodes:
+            raise ValueError(f"sft.ranks={ranks} is not a multiple of {nodes} nodes")
+        names = tuple(hosts) or tuple(f"node-{number}" for number in range(1, nodes + 1))
+        return Cluster(names, ranks // nodes, port)
 
 
-def files(folder: Path, machines: Cluster, gpu: bool = True) -> dict[str, str]:
+def launch_scripts(folder: Path, machines: Cluster, gpu: bool = True) -> dict[str, str]:
     """The texts by file name: hostfile, deepspeed.sh, torchrun.sh and job.slurm."""
     hostfile = "".join(f"{host} slots={machines.ranks_a_host}\n" for host in machines.hosts)
     return {
@@ -67,7 +67,7 @@ def _deepspeed(folder: Path, machines: Cluster) -> str:
         "#!/bin/sh\n"
         f"# On {machines.hosts[0]} only: DeepSpeed reaches the others by ssh without a\n"
         "# password. Variables for them go into ~/.deepspeed_env, a line each.\n"
-        f"exec {_shell(words)}\n"
+        f"exec {shlex.join(map(str, words))}\n"
     )
 
 
@@ -116,7 +116,3 @@ def _slurm(folder: Path, machines: Cluster, gpu: bool) -> str:
         f"srun --kill-on-bad-exit=1 bash -c 'PET_NODE_RANK=$SLURM_NODEID exec sh \"$0\"' "
         f"{script}\n"
     )
-
-
-def _shell(words: Sequence[object]) -> str:
-    return shlex.join(str(word) for word in words)

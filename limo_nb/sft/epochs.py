@@ -1,8 +1,8 @@
 """The model after every epoch, and the choice of one of them on held-out questions.
 
 LIMO's released model is the best of fifteen epochs on the test sets (issue 22 there). With
-`sft.keep_epochs` every epoch's model is kept, and `arms.train` chooses among them by
-questions that no arm trains on and no benchmark holds. Chapter 6.
+`sft.keep_epochs` every epoch's model is kept, and `experiments.train` chooses among them by
+questions that no model trains on and no benchmark holds. Chapter 6.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from limo_nb.core.files import (
-    write_atomic,
-    write_json,
-)
+from limo_nb.core.files import write_atomic, write_json
 
 PARTS = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 

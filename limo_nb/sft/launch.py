@@ -1,8 +1,7 @@
-"""Fine-tuning from a cell: starts DeepSpeed's ranks and shows what they do (chapter 6)."""
+"""Fine-tuning from a cell: starts DeepSpeed's ranks and shows what they do. Chapter 6."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -14,42 +13,32 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from datasets import Dataset
 
-from limo_nb.core.files import write_atomic
 from limo_nb.core.machine import ONE_THREAD, cores
 from limo_nb.core.progress import LiveLine
 from limo_nb.core.settings import SftSettings
-from limo_nb.inference import (
-    ALLOCATOR,
-    load_tokenizer,
-    model_digest,
-)
-from limo_nb.sft.encoding import (
-    COLUMNS,
-    encode,
-    over_length_report,
-)
-from limo_nb.sft.train import (
+from limo_nb.inference import ALLOCATOR
+from limo_nb.sft.auto import check_liger, choices, settled
+from limo_nb.sft.job import (
     CHECKPOINT_SECONDS,
-    ELSEWHERE,
-    CheckpointRefused,
-    Job,
-    check_liger,
-    choices,
+    LogRow,
+    Task,
+    TrainingJob,
     is_done,
-    markers,
-    micro_batch,
+    prepare,
     read_log,
-    run_job,
-    settled,
 )
+from limo_nb.sft.passes import rank_share
+from limo_nb.sft.train import run_job
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # What a full disk makes of writing: the system's words, and those of `torch.save`.
 DISK_FULL = (
@@ -59,18 +48,6 @@ DISK_FULL = (
 ROOM = 2**20  # bytes: with less the ranks cannot even tell why they failed
 END_SECONDS = 10.0  # for killed processes to be gone
 GRACE_SECONDS = 20.0  # for the processes to end after the last artefact was written
-
-
-@dataclass(frozen=True)
-class Task:
-    """One model to be trained: rows (question, solution), the base, how, and where to."""
-
-    rows: Dataset
-    model: str
-    settings: SftSettings
-    seed: int
-    system_prompt: str
-    folder: Path
 
 
 def fine_tune(
@@ -101,7 +78,7 @@ def fine_tune_many(
     if len(counts) > 1:
         raise ValueError(f"one start has one number of ranks, and the tasks have {counts}")
     for task in tasks:
-        micro_batch(task.settings, task.settings.ranks)  # what ranks cannot share fails here
+        rank_share(task.settings, task.settings.ranks)  # what ranks cannot share fails here
         check_liger(task.settings)
     # The ranks run here: what "auto" is here belongs to the run, and to its key.
     tasks = [replace(task, settings=settled(task.settings)) for task in tasks]
@@ -125,7 +102,7 @@ def fine_tune_here(
     system_prompt: str,
     folder: Path,
 ) -> Path:
-    """The same Trainer in this process, one rank, without DeepSpeed: for small arms."""
+    """The same Trainer in this process, one rank, without DeepSpeed: for small models."""
     check_liger(settings)
     job = prepare(Task(rows, model, settled(settings), seed, system_prompt, folder))
     if is_done(folder, job.key):
@@ -135,66 +112,6 @@ def fine_tune_here(
     run_job(folder, show=lambda row: line.write(_state(folder, row)))
     line.finish(f"{folder.name}: {_summary(folder)}")
     return folder / "model"
-
-
-def prepare(task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Job:
-    """Write `rows.jsonl` and `job.json`, from which ranks on any machine can start.
-
-    Raises CheckpointRefused where the folder belongs to another run, and ValueError for
-    rows that cannot be trained on.
-    """
-    task.folder.mkdir(parents=True, exist_ok=True)
-    missing = set(COLUMNS) - set(task.rows.column_names)
-    if missing:
-        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}")
-    rows = [{name: row[name] for name in COLUMNS} for row in task.rows]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    facts = [
-        text, model_digest(task.model), task.settings.model_dump(exclude=ELSEWHERE), task.seed,
-        task.system_prompt,
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    job = Job(task.model, task.settings, task.seed, task.system_prompt, key, checkpoint_seconds)
-    _refuse_another(task.folder, job)
-    if not is_done(task.folder, key):
-        _check_rows(task)
-        write_atomic(task.folder / "rows.jsonl", text)
-        job.save(task.folder)
-        for old in task.folder.glob("error-rank*.txt"):
-            old.unlink()
-    return job
-
-
-def _refuse_another(folder: Path, job: Job) -> None:
-    """Raise where `folder` has the checkpoints or the model of another run."""
-    done = folder / "done.json"
-    held = {said["key"] for said in markers(folder).values()}
-    held |= {json.loads(done.read_text())["key"]} if done.exists() else set()
-    if not held - {job.key}:
-        return
-    other = Job.load(folder)
-    mine, theirs = (
-        {"model": j.model, "seed": j.seed, "system prompt": j.system_prompt, **dict(j.settings)}
-        for j in (job, other)
-    )
-    changes = [
-        f"{name} {theirs[name]!r} there, {value!r} now"
-        for name, value in mine.items()
-        if value != theirs[name] and name not in ELSEWHERE
-    ]
-    what = "; ".join(changes) or "its rows or its base model's files differ"
-    raise CheckpointRefused(
-        f"{folder} belongs to another run ({what}): name another folder, or delete this one"
-    )
-
-
-def _check_rows(task: Task) -> None:
-    """Fail on faulty rows before any process starts; tell which rows are too long."""
-    tokenizer, settings = load_tokenizer(task.model), task.settings
-    limit = settings.max_tokens
-    encoded = encode(task.rows, tokenizer, task.system_prompt, limit, settings.over_length)
-    if encoded.over:
-        print(over_length_report(encoded, limit))
 
 
 def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str], list[str]]:
@@ -226,11 +143,11 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _launch(runs: Sequence[tuple[Path, Job]]) -> None:
+def _launch(runs: Sequence[tuple[Path, TrainingJob]]) -> None:
     """Run the ranks in a process group of their own until all folders are done."""
     folders = [folder for folder, _ in runs]
-    for line in dict.fromkeys(choices(job.settings) for _, job in runs):
-        print(line)
+    for said in dict.fromkeys(choices(job.settings) for _, job in runs):
+        print(said)
     extra, command = launch_command(folders, runs[0][1].settings.ranks)
     print("In a terminal:", _typed(extra, command, folders), flush=True)
     home = str(Path(__file__).parents[2])
@@ -285,7 +202,7 @@ def _end(process: subprocess.Popen) -> None:
         process.stdin.close()
 
 
-def _check(runs: Sequence[tuple[Path, Job]], status: int, console: Path) -> None:
+def _check(runs: Sequence[tuple[Path, TrainingJob]], status: int, console: Path) -> None:
     """Judge by what was left: a rank may abort after its work was done, or before."""
     failed = [
         folder
@@ -328,7 +245,7 @@ def _progress(folders: Sequence[Path], started: float) -> str:
     return f"{which}{folder.name}: starting, {time.monotonic() - started:.0f} s"
 
 
-def _state(folder: Path, row: dict[str, Any]) -> str:
+def _state(folder: Path, row: LogRow) -> str:
     """Step, loss, rate, speed and time left, from the newest row of the log."""
     steps = json.loads((folder / "plan.json").read_text())["steps"]
     left = row["seconds"] / row["step"] * (steps - row["step"])

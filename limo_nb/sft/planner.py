@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from limo_nb.sft.passes import MICRO_TOKENS, rows_a_pass
+
 if TYPE_CHECKING:
     from limo_nb.core.settings import SftSettings
 
@@ -29,7 +31,6 @@ BUFFER = 1.5  # DeepSpeed's factor for buffers in host memory
 BUCKET = 5 * 10**8  # elements of the buffer in which DeepSpeed reduces gradients
 SUB_GROUP = 10**9  # DeepSpeed's sub_group_size: weights that the optimiser steps at once
 PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
-MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
 UNMEASURED = (
     "activations, logits and times are computed, not measured on a GPU; fragments of the "
     "allocator and the CUDA context come on top"
@@ -84,8 +85,10 @@ class Shape:
 
     @property
     def persistent(self) -> int:
-        """Parameters that stage 3 leaves whole on every GPU, because gathering them anew
-        would cost more than their memory; in a small model these are most."""
+        """Parameters that stage 3 leaves whole on every GPU; in a small model these are most.
+
+        To gather them anew would cost more than their memory.
+        """
         return sum(count * size for count, size in self.tensors if size <= PERSISTENT)
 
     @property
@@ -381,9 +384,7 @@ def tokens_a_pass(setup: Setup) -> int:
     if setup.packing:
         return max(MICRO_TOKENS, setup.tokens)
     share = max(1, setup.batch_size // setup.gpus)
-    fits = max(1, MICRO_TOKENS // setup.tokens)
-    rows = max(size for size in range(1, share + 1) if share % size == 0 and size <= fits)
-    return rows * setup.tokens
+    return rows_a_pass(share, setup.tokens) * setup.tokens
 
 
 def plan(setup: Setup) -> Plan:

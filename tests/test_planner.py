@@ -24,11 +24,7 @@ from limo_nb.book import sft_report
 from limo_nb.core import settings as profiles
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import load_tokenizer
-from limo_nb.sft import (
-    Task,
-    planner,
-)
-from limo_nb.sft.launch import prepare
+from limo_nb.sft import Task, planner, prepare
 
 # The numbers of parameters that the Hub shows for these models' safetensors.
 PUBLISHED = {
@@ -109,10 +105,11 @@ LIVE = """
 import gc, json, os, sys, torch
 from pathlib import Path
 from transformers import TrainerCallback
-from limo_nb.sft import train
+from limo_nb.sft import TrainingJob, make_trainer
+from limo_nb.sft.ranks import join_ranks
 
 folder = Path(sys.argv[-1])
-train._join()
+join_ranks()
 
 def live():
     gc.collect()
@@ -138,7 +135,7 @@ class Live(TrainerCallback):
         found = {"gradients": self.before, "after": live()}
         (folder / "live.json").write_text(json.dumps(found))
 
-trainer = train.make_trainer(train.Job.load(folder), folder, 2)
+trainer = make_trainer(TrainingJob.load(folder), folder, 2)
 trainer.add_callback(Live())
 trainer.train()
 os._exit(0)

@@ -1,0 +1,146 @@
+"""A run as it is asked for (`Task`), and as its folder holds it (`TrainingJob`). Chapter 6.
+
+`prepare` writes the folder: `rows.jsonl` and `job.json`, from which ranks on any machine can
+start. What a run leaves there: `log.jsonl`, `model/` and, last, `done.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from limo_nb.core.files import write_atomic, write_json
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import load_tokenizer, model_digest
+from limo_nb.sft.checkpoints import CheckpointRefused, complete
+from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+CHECKPOINT_SECONDS = 60.0  # what a kill may cost
+# Fields of the settings that do not change what a run computes.
+ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model to be trained: rows (question, solution), the base, how, and where to."""
+
+    rows: Dataset
+    model: str
+    settings: SftSettings
+    seed: int
+    system_prompt: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What one run depends on; `key` is a digest of all of it and of the rows."""
+
+    model: str
+    settings: SftSettings
+    seed: int
+    system_prompt: str
+    key: str
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+    def save(self, folder: Path) -> None:
+        """Write `job.json`."""
+        values = {**asdict(self), "settings": self.settings.model_dump()}
+        write_json(folder / "job.json", values)
+
+    @staticmethod
+    def load(folder: Path) -> TrainingJob:
+        """Read `job.json`."""
+        values = json.loads((folder / "job.json").read_text())
+        return TrainingJob(**{**values, "settings": SftSettings(**values["settings"])})
+
+
+class LogRow(TypedDict):
+    """A line of `log.jsonl`: one optimiser step."""
+
+    step: int
+    loss: float  # nats a token, the mean over the response tokens of the step's rows
+    learning_rate: float
+    tokens_per_second: float  # since the run was started or continued
+    seconds: float  # of all of it, interruptions left out
+    memory_gib: float  # the peak of this rank
+
+
+def prepare(task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> TrainingJob:
+    """Write `rows.jsonl` and `job.json`, from which ranks on any machine can start.
+
+    Raises CheckpointRefused where the folder belongs to another run, and ValueError for
+    rows that cannot be trained on.
+    """
+    task.folder.mkdir(parents=True, exist_ok=True)
+    missing = set(COLUMNS) - set(task.rows.column_names)
+    if missing:
+        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}")
+    rows = [{name: row[name] for name in COLUMNS} for row in task.rows]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    facts = [
+        text, model_digest(task.model), task.settings.model_dump(exclude=ELSEWHERE), task.seed,
+        task.system_prompt,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    job = TrainingJob(
+        task.model, task.settings, task.seed, task.system_prompt, key, checkpoint_seconds
+    )
+    _refuse_another(task.folder, job)
+    if not is_done(task.folder, key):
+        _check_rows(task)
+        write_atomic(task.folder / "rows.jsonl", text)
+        job.save(task.folder)
+        for old in task.folder.glob("error-rank*.txt"):
+            old.unlink()
+    return job
+
+
+def is_done(folder: Path, key: str) -> bool:
+    """Whether `folder` holds the finished result of the run `key`."""
+    done = folder / "done.json"
+    return done.exists() and json.loads(done.read_text())["key"] == key
+
+
+def read_log(path: Path) -> list[LogRow]:
+    """The rows of `log.jsonl`; a last line that is being written is left out."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+
+
+def _refuse_another(folder: Path, job: TrainingJob) -> None:
+    """Raise where `folder` has the checkpoints or the model of another run."""
+    done = folder / "done.json"
+    held = {said["key"] for said in complete(folder).values()}
+    held |= {json.loads(done.read_text())["key"]} if done.exists() else set()
+    if not held - {job.key}:
+        return
+    other = TrainingJob.load(folder)
+    mine, theirs = (
+        {"model": j.model, "seed": j.seed, "system prompt": j.system_prompt, **dict(j.settings)}
+        for j in (job, other)
+    )
+    changes = [
+        f"{name} {theirs[name]!r} there, {value!r} now"
+        for name, value in mine.items()
+        if value != theirs[name] and name not in ELSEWHERE
+    ]
+    what = "; ".join(changes) or "its rows or its base model's files differ"
+    raise CheckpointRefused(
+        f"{folder} belongs to another run ({what}): name another folder, or delete this one"
+    )
+
+
+def _check_rows(task: Task) -> None:
+    """Fail on faulty rows before any process starts; tell which rows are too long."""
+    tokenizer, settings = load_tokenizer(task.model), task.settings
+    limit = settings.max_tokens
+    encoded = encode(task.rows, tokenizer, task.system_prompt, limit, settings.over_length)
+    if encoded.over:
+        print(over_length_report(encoded, limit))

@@ -1,0 +1,300 @@
+"""HF `Trainer` over the rows of a job: under DeepSpeed in many processes, or plain in one.
+
+The loss of a step is the mean over the response tokens of its whole batch, on any number of
+ranks, packed or not. Chapter 6.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from limo_nb.core.files import write_atomic, write_json
+from limo_nb.core.machine import peak_memory_gib
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import load_model, load_tokenizer
+from limo_nb.sft import checkpoints, epochs
+from limo_nb.sft.auto import attention_kernel, check_liger, packs_rows, settled
+from limo_nb.sft.batches import (
+    EMPTY,
+    PackedRows,
+    PaddedRows,
+    collate,
+    collate_packed,
+    schedule_rows,
+)
+from limo_nb.sft.encoding import EncodedRows, encode
+from limo_nb.sft.job import LogRow, TrainingJob, read_log
+from limo_nb.sft.passes import CACHED_TOKENS, MICRO_TOKENS, micro_batch, rank_share
+
+
+def make_trainer(
+    job: TrainingJob, folder: Path, ranks: int = 1, show: Callable[[LogRow], None] | None = None
+) -> Trainer:
+    """The Trainer of `job`; with several ranks, or started by deepspeed, under DeepSpeed.
+
+    `show` receives every row of the log.
+    """
+    tokenizer = load_tokenizer(job.model)
+    encoded = encode_job(job, folder, tokenizer)
+    settings = job.settings
+    steps = schedule_rows(encoded.lengths, settings.batch_size, settings.epochs, job.seed)
+    feed = _feed(settings, encoded, steps, ranks, tokenizer.pad_token_id)
+    # The arguments come first: they make `from_pretrained` load the weights in parts.
+    arguments = _arguments(job, folder, len(steps), feed)
+    # DeepSpeed keeps fp32 master weights of a bf16 model; without it the model itself is
+    # the fp32 copy, and bf16 is autocast.
+    dtype = settings.dtype if torch.distributed.is_initialized() else "float32"
+    model, _ = load_model(job.model, dtype, attention_kernel(settings))
+    # Without a cache and a mask, positions that begin anew tell that rows are packed.
+    model.config.use_cache = False
+    if settings.gradient_checkpointing:
+        # The name of transformers 5.23 and later, or the one before.
+        named = getattr(model, "activation_checkpointing_enable", None)
+        (named or model.gradient_checkpointing_enable)()
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=feed.rows,
+        data_collator=feed.collate,
+        callbacks=[Recorder(job, folder, encoded, steps, show)],
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def encode_job(job: TrainingJob, folder: Path, tokenizer: Any) -> EncodedRows:
+    """The rows of `folder` as `job` wants them encoded."""
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    settings = job.settings
+    return encode(
+        map(json.loads, lines), tokenizer, job.system_prompt, settings.max_tokens,
+        settings.over_length,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a rank reads: `micro` items of `rows` a pass, `accumulation` passes a step."""
+
+    rows: torch.utils.data.Dataset
+    collate: Callable[[list], dict[str, torch.Tensor]]
+    micro: int
+    accumulation: int
+
+
+def _feed(
+    settings: SftSettings, encoded: EncodedRows, steps: list[list[int]], ranks: int, pad: int
+) -> Feed:
+    alone = not (torch.distributed.is_initialized() or torch.cuda.is_available())
+    tokens = CACHED_TOKENS if alone else MICRO_TOKENS
+    micro = micro_batch(settings, ranks, max(encoded.lengths), tokens)
+    if packs_rows(settings):
+        packed = PackedRows(encoded.rows, steps, ranks, tokens, pad)
+        return Feed(packed, collate_packed, 1, packed.passes)
+    padded = PaddedRows(encoded.rows, steps, micro, pad)
+    return Feed(padded, partial(collate, pad=pad), micro, rank_share(settings, ranks) // micro)
+
+
+def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> TrainingArguments:
+    settings, config = job.settings, None
+    if torch.distributed.is_initialized():
+        config = deepspeed_config(settings, feed.micro, feed.accumulation)
+    check_liger(settings)
+    return TrainingArguments(
+        output_dir=str(folder / checkpoints.FOLDER),
+        deepspeed=config,
+        use_cpu=not torch.cuda.is_available(),
+        per_device_train_batch_size=feed.micro,
+        gradient_accumulation_steps=feed.accumulation,
+        max_steps=steps,
+        train_sampling_strategy="sequential",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=1.0,
+        optim="adamw_torch",  # the fused ones of DeepSpeed are compiled for 100 s first
+        bf16=settings.dtype == "bfloat16",
+        use_liger_kernel=settings.liger,
+        seed=job.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # Recorder decides
+        save_total_limit=2,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def deepspeed_config(settings: SftSettings, micro: int, accumulation: int) -> dict[str, Any]:
+    """The DeepSpeed configuration that `settings` describe."""
+    zero: dict[str, Any] = {"stage": settings.zero_stage}
+    if settings.zero_stage == 3:
+        # Without this `save_model` writes a folder that has no weights.
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if settings.offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if settings.zero_stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    return {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": 1.0,
+        "zero_optimization": zero,
+        "bf16": {"enabled": settings.dtype == "bfloat16"},
+        # DeepSpeed's own CPU Adam would be compiled at the first step.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+class Recorder(TrainerCallback):
+    """Writes `plan.json` and `log.jsonl`, and decides when a checkpoint is due."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        folder: Path,
+        encoded: EncodedRows,
+        steps: list[list[int]],
+        show: Callable[[LogRow], None] | None,
+    ) -> None:
+        self.job, self.folder, self.show = job, folder, show
+        lengths = encoded.lengths
+        self.tokens = [sum(lengths[row] for row in step if row != EMPTY) for step in steps]
+        self.epoch = len(steps) // job.settings.epochs  # steps of one
+        self.facts = {
+            "steps": len(steps), "tokens": sum(self.tokens), "rows": len(lengths),
+            "cut": encoded.cut, "dropped": encoded.dropped,
+        }  # fmt: skip
+        self.began = self.saved = self.earlier = 0.0
+        self.first = 0  # steps that were done before this process
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Cut the log to the steps that the checkpoint knows."""
+        self.began = self.saved = time.monotonic()
+        self.first = state.global_step
+        if state.is_world_process_zero:
+            log = self.folder / "log.jsonl"
+            kept = [row for row in read_log(log) if row["step"] <= state.global_step]
+            self.earlier = kept[-1]["seconds"] if kept else 0.0
+            write_atomic(log, "".join(json.dumps(row) + "\n" for row in kept))
+            write_json(self.folder / "plan.json", self.facts)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Add the step's row to the log, and show it."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        seconds = time.monotonic() - self.began
+        tokens = sum(self.tokens[self.first : state.global_step])
+        row: LogRow = {
+            "step": state.global_step,
+            "loss": round(logs["loss"], 6),
+            "learning_rate": logs["learning_rate"],
+            "tokens_per_second": round(tokens / seconds, 1),
+            "seconds": round(self.earlier + seconds, 3),
+            "memory_gib": round(memory_gib(), 3),
+        }
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        if self.show:
+            self.show(row)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask for a checkpoint where one is due, on all ranks or on none."""
+        due = time.monotonic() - self.saved >= self.job.checkpoint_seconds
+        due = _agreed(due) or self._ended(state) > 0
+        control.should_save = due and state.global_step < state.max_steps
+
+    def _ended(self, state: TrainerState) -> int:
+        """The epoch whose model is kept, where this step is its last; else 0."""
+        epoch, rest = divmod(state.global_step, self.epoch)
+        return 0 if rest or not self.job.settings.keep_epochs else epoch
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """All ranks have written their parts: the marker makes the checkpoint count."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            folder = self.folder / checkpoints.FOLDER / f"checkpoint-{state.global_step}"
+            if self._ended(state):
+                tokenizer = load_tokenizer(self.job.model)
+                epochs.keep(self.folder, self._ended(state), folder, tokenizer)
+            checkpoints.mark_complete(folder, self.job.key, args.world_size)
+        self.saved = time.monotonic()
+
+
+def settled_by_all(settings: SftSettings) -> SftSettings:
+    """`settled` by rank 0: clocks differ, and all ranks must compute alike."""
+    if settings.dtype != "auto":
+        return settings
+    half = _agreed(settled(settings).dtype == "bfloat16")
+    return settings.model_copy(update={"dtype": "bfloat16" if half else "float32"})
+
+
+def _agreed(value: bool) -> bool:
+    """What rank 0 says: clocks differ, and a checkpoint needs all ranks."""
+    if not torch.distributed.is_initialized():
+        return value
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    flag = torch.tensor([int(value)], device=device)
+    torch.distributed.broadcast(flag, 0)
+    return bool(flag.item())
+
+
+def memory_gib() -> float:
+    """Peak memory of this process in GiB: of its GPU where it has one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return peak_memory_gib()
+
+
+def release(trainer: Trainer) -> None:
+    """Undo what one Trainer leaves in the process, so that the next starts afresh."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    engine: Any = trainer.deepspeed
+    under_deepspeed = trainer.is_deepspeed_enabled
+    if under_deepspeed:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        engine.destroy()
+        unset_hf_deepspeed_config()
+    trainer.accelerator.free_memory()
+    AcceleratorState._reset_state(reset_partial_state=not under_deepspeed)
+    GradientState._reset_state()
+    gc.collect()
