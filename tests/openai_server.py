@@ -3,10 +3,11 @@
     python openai_server.py MODEL
 
 Prints its port. A POST to /fault forgets what was asked, and says what happens to the
-first attempt at every prompt from then on: a status such as 429 or 503, `stall` (an answer
-that takes too long), `drop` (the connection is closed), or nothing bad. Prompts that contain
-the word "refused" are bad requests. GET gives a list of all answers so far: status, prompt,
-and how many requests were being answered.
+first attempt at every prompt from then on: `fault` is a status such as 429 or 503, `stall`
+(an answer that takes too long), `drop` (the connection is closed), or nothing bad. With
+`silent`, answers report no usage; `window` is how many tokens a prompt may have. Prompts that
+contain the word "refused" are bad requests. GET gives a list of all answers so far: status,
+prompt, how many requests were being answered, authorization and path.
 """
 
 import json
@@ -30,6 +31,8 @@ class State:
     """What the server remembers."""
 
     fault: str = ""
+    silent: bool = False
+    window: int = 10**9
     flying: int = 0
     seen: set[str] = field(default_factory=set)
     log: list[dict] = field(default_factory=list)
@@ -49,10 +52,10 @@ class Handler(BaseHTTPRequestHandler):
         global STATE
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/fault":
-            STATE = State(body["fault"])
+            STATE = State(**body)
             self.send(200, {})
             return
-        state, chat = STATE, self.path == "/v1/chat/completions"
+        state, chat = STATE, self.path.startswith("/v1/chat/completions")
         prompt = body["messages"] if chat else body["prompt"]
         attempt = json.dumps([prompt, body["seed"]])
         with LOCK:
@@ -61,6 +64,10 @@ class Handler(BaseHTTPRequestHandler):
             state.seen.add(attempt)
         if "refused" in json.dumps(prompt):
             self.answer(state, 400, {"error": {"message": "this prompt is refused"}}, prompt)
+        elif (tokens := len(prompt_ids(DECODER.tokenizer, prompt))) > state.window:
+            said = f"This model's maximum context length is {state.window} tokens. However, "
+            said += f"your prompt contains {tokens} input tokens."
+            self.answer(state, 400, {"error": {"message": said}}, prompt)
         elif fault == "drop":
             self.record(state, "drop", prompt)
             self.close_connection = True
@@ -90,9 +97,10 @@ class Handler(BaseHTTPRequestHandler):
         )
         tokens = made.tokens + made.finished
         usage = {"completion_tokens": tokens, "prompt_tokens": len(ids), "total_tokens": 0}
+        usage = {} if STATE.silent else {"usage": usage}
         return {
             "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-            "choices": [choice], "usage": usage,
+            "choices": [choice], **usage,
         }  # fmt: skip
 
     def answer(self, state: State, status: int, value: object, prompt: object) -> None:
@@ -111,7 +119,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def record(self, state: State, status: object, prompt: object) -> None:
         with LOCK:
-            state.log.append({"status": status, "prompt": prompt, "flying": state.flying})
+            line = {"status": status, "prompt": prompt, "flying": state.flying}
+            line |= {"authorization": self.headers["Authorization"], "path": self.path}
+            state.log.append(line)
             state.flying -= 1
 
     def log_message(self, *args: object) -> None:

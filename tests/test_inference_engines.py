@@ -1,8 +1,11 @@
 """Engines beside the default one: a server in a process of its own, and a local Ray."""
 
+import base64
 import json
 import subprocess
 import sys
+import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -20,9 +23,14 @@ from limo_nb.core.settings import (
 from limo_nb.inference import (
     EngineFailed,
     complete,
+    load_tokenizer,
     open_engine,
+    prompt_ids,
+    shared_store,
+    token_counter,
 )
 from limo_nb.inference.base import in_flight
+from limo_nb.inference.base import too_long as says_too_long
 
 GREEDY = Sampling(max_new_tokens=20)
 SERVER = Path(__file__).with_name("openai_server.py")
@@ -56,8 +64,8 @@ def server(model):
 def serve(server, monkeypatch):
     """Gives the server a fault; returns a function that says what it answered since."""
 
-    def start(fault=""):
-        httpx.post(f"{server}/fault", json={"fault": fault}).raise_for_status()
+    def start(fault="", **how):
+        httpx.post(f"{server}/fault", json={"fault": fault, **how}).raise_for_status()
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server}/v1")
         return lambda: httpx.get(server).json()
 
@@ -104,12 +112,128 @@ def test_a_bad_request_is_not_tried_again(model, items, serve, tmp_path):
     """It is named, and what was answered is kept."""
     log, store = serve(), tmp_path / "s.db"
     asked = [*items[:6], ("bad", "This is refused.")]
-    with pytest.raises(EngineFailed, match=r"refused a request with 400: .*this prompt"):
+    told = r"refused a request with 400: .*this prompt.* begins 'This is refused"
+    with pytest.raises(EngineFailed, match=told):
         asked_of_server(model, asked, store)
     assert Counter(line["status"] for line in log()) == {200: 6, 400: 1}
     assert len(stored(store)) == 6
     asked_of_server(model, items[:6], store)
     assert len(log()) == 7
+
+
+@pytest.fixture
+def too_long(model):
+    """An item of more tokens than the others have."""
+    return "long", chat_prompt("What is 1 + 1? " * 40, SYSTEM)
+
+
+def window_of(model, items):
+    return max(len(prompt_ids(load_tokenizer(model), prompt)) for _, prompt in items)
+
+
+def test_a_prompt_that_is_too_long_is_named_and_left_empty(
+    model, items, too_long, serve, tmp_path
+):
+    """All others are answered; the next run asks it again, and fails no more than this."""
+    log, store = serve(window=window_of(model, items)), tmp_path / "s.db"
+    asked = [*items[:3], too_long, *items[3:]]
+    for attempts in (1, 2):
+        with pytest.warns(UserWarning, match=r"left empty.* long: .*maximum context length"):
+            rows = asked_of_server(model, asked, store)
+        assert [row["id"] for row in rows] == [name for name, _ in asked]
+        empty = {"text": "", "tokens": 0, "finished": False}
+        assert rows[3] == {"id": "long", "sample": 0, **empty}
+        others = [row for row in rows if row["id"] != "long"]
+        assert others == made(model, items, tmp_path / "here.db", GREEDY)
+        assert len(stored(store)) == len(items)
+        assert Counter(line["status"] for line in log()) == {200: len(items), 400: attempts}
+    serve()  # a server with a larger window
+    rows = asked_of_server(model, asked, store)
+    assert rows[3]["tokens"] > 0 and len(stored(store)) == len(asked)
+
+
+def test_where_every_prompt_is_too_long_the_server_is_at_fault(
+    model, too_long, serve, tmp_path
+):
+    serve(window=10)
+    with pytest.raises(EngineFailed, match="every prompt was refused.* long: .*context length"):
+        asked_of_server(model, [too_long], tmp_path / "s.db")
+
+
+def test_two_that_share_a_store_do_not_wait_for_what_is_refused(
+    model, items, too_long, serve, tmp_path
+):
+    """One row at a time: each claims a prompt that is refused, and wants the other's."""
+    serve(window=window_of(model, items))
+    other = ("other", chat_prompt("What is 2 + 2? " * 40, SYSTEM))
+
+    def ask(item):
+        with open_engine(EngineSettings(kind="openai", batch_size=1), model) as engine:
+            return complete(engine, [item, too_long, other], GREEDY, tmp_path / "s.db")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = list(in_flight(items[:2], ask, 2))
+    assert [[n > 0 for n in table["tokens"]] for table in found] == [[True, False, False]] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "want"),
+    [
+        ("This model's maximum context length is 512 tokens. However, you requested 700", True),
+        (
+            "The decoder prompt (length 5951) is longer than the maximum model length",
+            True,
+        ),
+        ("request (9412 tokens) exceeds the available context size (8192 tokens)", True),
+        ("prompt is too long: 210000 tokens > 200000 maximum", True),
+        ("The input token count (9) exceeds the maximum number of tokens allowed (8).", True),
+        ("`inputs` must have less than 1024 tokens. Given: 2000", True),
+        ('{"error": {"code": "context_length_exceeded"}}', True),
+        ("this prompt is refused", False),
+        ("Unsupported parameter: 'seed' is not supported with this model.", False),
+        ("temperature must be non-negative, got -1.0.", False),
+    ],
+)
+def test_what_servers_say_of_a_prompt_that_is_too_long(said, want):
+    assert says_too_long(said) is want
+
+
+def test_tokens_are_counted_where_the_server_does_not_report_them(
+    model, items, serve, tmp_path
+):
+    serve(silent=True)
+    rows, count = asked_of_server(model, items, tmp_path / "s.db"), token_counter(model)
+    known = made(model, items, tmp_path / "here.db", GREEDY)
+    assert [row["text"] for row in rows] == [row["text"] for row in known]
+    assert all(row["tokens"] == count(row["text"]) > 0 for row in rows if row["text"])
+
+
+def test_tokens_that_cannot_be_counted_are_not_invented(items, serve, tmp_path):
+    serve(silent=True)
+    with pytest.raises(EngineFailed, match="does not report how many tokens.* no tokenizer"):
+        asked_of_server("a-name", items[:1], tmp_path / "s.db")
+
+
+def test_no_secret_of_the_address_is_recorded_or_shown(server, serve, items, tmp_path):
+    """User, password and query are sent; identity, store and messages are without them."""
+    log, plain = serve(), f"{server}/v1"
+    secret = plain.replace("http://", "http://me:pass%40word@") + "?token=hidden"
+    settings = EngineSettings(kind="openai")
+    with open_engine(settings, "a-name", secret) as engine:
+        name = shared_store(tmp_path, engine).name
+        complete(engine, items[:1], GREEDY, tmp_path / "s.db")
+        assert engine.identity == {"kind": "openai", "model": f"a-name at {plain}"}
+        with pytest.raises(EngineFailed) as refused:
+            complete(engine, [("bad", "This is refused.")], GREEDY, tmp_path / "s.db")
+        trace = "".join(traceback.format_exception(refused.value))
+    with open_engine(settings, "a-name", plain) as engine:
+        assert shared_store(tmp_path, engine).name == name
+    sent = log()[0]
+    assert base64.b64decode(sent["authorization"].removeprefix("Basic ")) == b"me:pass@word"
+    assert sent["path"].endswith("?token=hidden")
+    assert plain in str(refused.value) and "pass" not in trace and "me:" not in trace
+    assert "hidden" not in str(refused.value)
 
 
 def test_the_command_tells_what_the_server_said(model, serve, tmp_path):
@@ -148,10 +272,8 @@ def test_weights_that_are_known_count_and_not_the_address(model, monkeypatch):
     assert known == known_too and named != named_too and "a-name" in named
 
 
-def test_a_chain_that_the_server_took_out_is_put_back():
+def test_a_chain_that_the_server_took_out_is_put_back(model):
     from openai.types.chat import ChatCompletion
-
-    from limo_nb.inference.openai_engine import _completion
 
     message = {"role": "assistant", "content": "So 4.", "reasoning_content": "2+2=4\n"}
     reply = ChatCompletion.model_validate(
@@ -161,7 +283,9 @@ def test_a_chain_that_the_server_took_out_is_put_back():
             "usage": {"completion_tokens": 9, "prompt_tokens": 1, "total_tokens": 10},
         }
     )  # fmt: skip
-    made = _completion(reply)
+    settings = EngineSettings(kind="openai")
+    with open_engine(settings, model, "http://127.0.0.1:9/v1") as engine:
+        made = engine._completion(reply.choices[0], reply.usage)
     assert made == ("<think>\n2+2=4\n</think>\n\nSo 4.", 8, True)
 
 
