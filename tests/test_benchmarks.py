@@ -131,26 +131,29 @@ def test_a_local_file_comes_first(home):
     (home / "data" / "benchmarks" / "aime2025-I.jsonl").write_text(aime25())
     found = benchmarks.locate("aime25_1")
     assert (found.source, found.revision) == ("local", "") and not locked("benchmarks")
-    assert len(benchmarks.load("aime25_1")) == 15
-    few = benchmarks.load("aime25_1", 4)
-    assert list(few["id"]) == list(benchmarks.load("aime25_1", 4)["id"]) and len(few) == 4
+    assert len(benchmarks.load_benchmark("aime25_1")) == 15
+    few = benchmarks.load_benchmark("aime25_1", 4)
+    assert (
+        list(few["id"]) == list(benchmarks.load_benchmark("aime25_1", 4)["id"])
+        and len(few) == 4
+    )
 
 
 def test_a_local_file_that_is_not_the_released_one_is_refused(home):
     file = home / "data" / "benchmarks" / "aime.jsonl"
     file.write_text("".join(json.dumps(GOOD["aime"]) + "\n" for _ in range(30)))
     with pytest.raises(ValueError, match="aime.jsonl is not the released file of 'aime'"):
-        benchmarks.load("aime")
+        benchmarks.load_benchmark("aime")
 
 
 def test_a_file_that_is_nowhere_is_told_with_the_way_out(home):
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE is set.*set LIMO_NB_DATA"):
-        benchmarks.load("aime25_2")
+        benchmarks.load_benchmark("aime25_2")
 
 
 FETCH = """
 import json, sys
-from limo_nb import benchmarks
+from limo_nb.evaluation import benchmarks
 from limo_nb.core.pins import locked
 name, url, hub = sys.argv[1:]
 sources = benchmarks._facts()["_sources"]

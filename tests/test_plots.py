@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from limo_nb.book import plots
+from limo_nb.evaluation import Estimate
 
 COUNTS = Dataset.from_dict({"correct": [0, 0, 1, 3, 4], "n": [4] * 5})
 LOG = [{"step": i, "loss": 2.0 / (i + 1)} for i in range(40)] + [{"step": 40, "loss": None}]
@@ -116,13 +116,8 @@ def test_length_bins_hold_every_answer():
 
 
 def test_estimates_become_percent():
-    @dataclass
-    class Estimate:
-        value: float
-        low: float
-        high: float
-
-    row = plots.row("LIMO", Estimate(0.5, 0.25, 0.75), "in domain", paper=78.1)
+    found = Estimate(0.5, 0.25, 0.75, 4, 1, 1, 2, 2, 0, 0, "items")
+    row = plots.row("LIMO", found, "in domain", paper=78.1)
     assert (row["value"], row["low"], row["high"], row["paper"]) == (50, 25, 75, 78.1)
 
 

@@ -18,8 +18,8 @@ from limo_nb.grading.verifiers import (
     program_of,
 )
 from limo_nb.inference import chat_prompt
+from limo_nb.problems import COLUMNS
 from limo_nb.problems.cleaning import drop_duplicates
-from limo_nb.problems.sources import COLUMNS
 from limo_nb.selection import solving
 
 VERIFIER = UnitTests(sandbox.Limits(seconds=0.3), trusted=True)
@@ -31,13 +31,13 @@ def answer(*lines: str) -> str:
     return "\n".join(["```python", "def f(xs):", *body, "```"])
 
 
-def question_of(step: programs.Step) -> str:
+def question_of(step: programs.ProgramStep) -> str:
     if step in programs.ENDS:
         return f"{programs.OPENING} 1) {programs.STEPS[2].says}. It returns {step.says}."
     return f"{programs.OPENING} 1) {step.says}. It returns the list."
 
 
-def lines_of(step: programs.Step, line: str) -> str:
+def lines_of(step: programs.ProgramStep, line: str) -> str:
     if step in programs.ENDS:
         return answer(programs.STEPS[2].line, line)
     return answer(line, "return xs")
@@ -61,12 +61,12 @@ def test_problems_are_read_as_they_were_made():
     assert pool.features == COLUMNS
     assert pool.to_list() == programs.problems(40, seed=3).to_list()
     for row in pool:
-        steps = programs.read(row["question"])
+        steps = programs.steps_asked(row["question"])
         assert len(steps) == row["level"] + 1 and steps[-1].says == row["subject"]
         assert programs.program(steps) == row["solution"]
     assert 0 < len(drop_duplicates(pool).kept) <= 40
     with pytest.raises(ValueError, match="no question of this kind"):
-        programs.read("What is 1 + 1?")
+        programs.steps_asked("What is 1 + 1?")
 
 
 def test_reference_solutions_pass():

@@ -8,7 +8,8 @@ import pytest
 
 from limo_nb.book import sft_report
 from limo_nb.core import settings
-from limo_nb.sft import planner
+from limo_nb.sft import Encoded, planner
+from limo_nb.sft.encoding import IGNORED
 
 
 def rows_of(losses):
@@ -105,3 +106,35 @@ def test_answers_stand_beside_each_other_escaped():
     html = sft_report.answers_html(items, {"base": ["", "x"], "limo": ["y", "z"]})
     assert "&lt;1 [2]" in html and "(nothing)" in html
     assert html.count('class="limo-pair"') == 2
+
+
+def test_losses_by_part_take_mean_and_range_of_the_runs() -> None:
+    logs = [[{"loss": loss} for loss in run] for run in ([4, 2, 1, 1], [2, 2, 3, 1])]
+    assert sft_report.losses_by_part(logs, 2) == [(2.5, 2.0, 3.0), (1.5, 1.0, 2.0)]
+    with pytest.raises(ValueError, match="4 steps cannot be cut into 5"):
+        sft_report.losses_by_part(logs, 5)
+
+
+def test_summary_reads_what_a_run_left(tmp_path) -> None:
+    steps = [{"step": n, "loss": 3.0 / n, "tokens_per_second": 10.0 * n, "seconds": n}
+             for n in (1, 2, 3)]  # fmt: skip
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    done = {"rows": 7, "steps": 3, "seconds": 3, "peak_memory_gib": 0.5}
+    (tmp_path / "done.json").write_text(json.dumps(done))
+    row = sft_report.run_summary(tmp_path)
+    assert (row["first loss"], row["last loss"], row["tokens/s"]) == (3.0, 1.0, 30.0)
+    assert (row["training (s)"], row["GiB a rank"]) == (3, 0.5)
+
+
+class Letters:
+    """The least of a tokenizer: a token is a character."""
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
+    row = Encoded(list(map(ord, "<a\n")), [IGNORED, ord("a"), ord("\n")])
+    html = sft_report.tokens_html(Letters(), row)
+    assert "&lt;" in html and "<a" not in html and "↵" in html
+    assert html.count('class="limo-learnt"') == 2 and html.count('class="limo-context"') == 1

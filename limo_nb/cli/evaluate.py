@@ -71,9 +71,11 @@ def evaluate(
         max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
     prompt = SYSTEM_PROMPT if system_prompt is None else system_prompt
-    job = scoring.Job(model, tuple(benchmark), chosen, settings, prompt, items, judge)
+    request = scoring.ScoreRequest(
+        model, tuple(benchmark), chosen, settings, prompt, items, judge
+    )
     with redirect_stdout(stderr):  # what libraries print must not be in the document
-        found = scoring.score(job, out)
+        found = scoring.score_model(request, out)
     rows = found.json("table.json")
     if as_json:
         document = {**found.manifest, "folder": str(found.path), "table": rows}
@@ -99,10 +101,7 @@ def _engine(**fields: Any) -> Any:
 
 def _scores(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
     """Percent with intervals, what varies, and the three counts; pass@k and cons@k if any."""
-    from limo_nb.evaluation.estimates import (
-        VERDICTS,
-        told,
-    )
+    from limo_nb.evaluation import told
 
     rows = list(rows)
     several = [head for head in SEVERAL if any(head in row for row in rows)]
@@ -113,7 +112,7 @@ def _scores(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
     )  # fmt: skip
     table = Table(*heads, title=title, title_justify="left")
     for row in rows:
-        counts = " / ".join(str(row[name]) for name in VERDICTS[:3])
+        counts = _three_counts(row)
         table.add_row(
             row["group"], told(row), *(_of_k(row, head) for head in several), row["varies"],
             _size(row), counts, f"{100 * row['truncation']:.1f}",
@@ -122,12 +121,16 @@ def _scores(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def _three_counts(row: Mapping[str, Any]) -> str:
+    return " / ".join(str(row[name]) for name in ("right", "wrong", "unverifiable"))
+
+
 SEVERAL = {"pass_at_k": "pass@k (%)", "cons_at_k": "cons@k (%)"}  # of several samples
 
 
 def _of_k(row: Mapping[str, Any], name: str) -> str:
     """ "k = 4: 63.4 (58.1 to 68.0)", or nothing where numbers of samples differ."""
-    from limo_nb.evaluation.estimates import told
+    from limo_nb.evaluation import told
 
     return f"k = {row['k']}: {told(row[name])}" if name in row else ""
 
@@ -178,13 +181,10 @@ def compare(
     """
     from datasets import disable_progress_bars
 
-    from limo_nb.evaluation import (
-        estimates,
-        scoring,
-    )
+    from limo_nb import evaluation
 
     disable_progress_bars()
-    rows = scoring.compare(a, b)
+    rows = evaluation.compare(a, b)
     if as_json:
         print(json.dumps(rows, ensure_ascii=False, indent=1))
         return
@@ -196,9 +196,9 @@ def compare(
     table = Table(*heads, title=title, title_justify="left")
     for row in rows:
         table.add_row(
-            row["group"], estimates.told(row, signed=True),
+            row["group"], evaluation.told(row, signed=True),
             f"{row['better']} / {row['worse']}", str(row["items"]),
-            " / ".join(str(row[name]) for name in estimates.VERDICTS[:3]),
+            _three_counts(row),
             f"{row['p']:.3f}", _points(row["detectable"]),
         )  # fmt: skip
     console.print(table)
@@ -223,6 +223,6 @@ def benchmarks(as_json: AsJson = False) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)
-    for name, facts in known.registry().items():
-        for defect in facts.get("defects", []):
+    for name, entry in known.registry().items():
+        for defect in entry.get("defects", []):
             plain(f"{name}: {defect['found']}; {defect['done']}")

@@ -1,7 +1,7 @@
 """Benchmarks, protocols, and estimates with intervals.
 
 In: a model, items and a protocol. Out: graded answers, accuracies and paired differences
-with intervals that say what they vary. Chapter 8.
+with intervals that say what they vary; the tables are described in `tables`. Chapter 8.
 """
 
 import lazy_loader

@@ -1,7 +1,7 @@
-"""Asking a model the benchmarks' items and grading its answers (chapter 8; paper, section 4).
+"""Asking a model questions and grading its answers (chapter 8; paper, section 4).
 
-Completions and verdicts are kept as they are made, so that a killed run continues. The
-statistics are in `estimates`; the names that chapters use are here too.
+Completions and verdicts are kept as they are made, so that a killed run continues. What
+the answers say together is in `estimates`.
 """
 
 from __future__ import annotations
@@ -9,91 +9,78 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
 from limo_nb.core.digests import code_digest
-from limo_nb.core.settings import (
-    EngineSettings,
-    Sampling,
-)
-from limo_nb.evaluation.estimates import (
-    Estimate,
-    accuracy,
-    compared,
-    difference,
-    groups,
-    majority_vote,
-    pass_at_k,
-    relation,
-    table,
-    told,
-    wilson,
-)
-from limo_nb.grading.verdicts import (
-    Verdict,
-    grade_many,
-)
-from limo_nb.inference import (
-    chat_prompt,
-    complete,
-    open_engine,
-)
+from limo_nb.core.runs import runs_root
+from limo_nb.core.settings import SYSTEM_PROMPT, EngineSettings, Sampling
+from limo_nb.evaluation.benchmarks import load_benchmark
+from limo_nb.evaluation.protocols import protocol
+from limo_nb.evaluation.tables import RESULTS
+from limo_nb.grading.verdicts import Verdict, grade_many
+from limo_nb.inference import Prompt, chat_prompt, complete, open_engine
 
-__all__ = [  # besides what is defined here
-    "Estimate", "accuracy", "compared", "difference", "groups", "majority_vote", "pass_at_k",
-    "relation", "table", "told", "wilson",
-]  # fmt: skip
-
-RESULTS = Features(
-    {
-        "benchmark": Value("string"),
-        "in_domain": Value("bool"),
-        "level": Value("int64"),
-        "id": Value("string"),
-        "sample": Value("int64"),
-        "correct": Value("bool"),  # None: could not be verified
-        "answer": Value("string"),
-        "reason": Value("string"),
-        "text": Value("string"),
-        "tokens": Value("int64"),
-        "finished": Value("bool"),
-    }
-)
 CHUNK = 400  # answers that are graded between two commits: seconds of work
 CUT = Verdict(False, None, "truncated")
+GIVEN = {"benchmark": "questions", "in_domain": False, "level": 0}  # where a row has none
 Pair = tuple[str, str]  # reference, response
 
 
-# ---------------------------------------------------------------- runs
+# ---------------------------------------------------------------- asking
 def evaluate(
-    model: str,
-    items: Dataset,
-    sampling: Sampling,
-    engine_settings: EngineSettings,
-    system_prompt: str,
-    folder: Path,
+    model: str | Path,
+    items: Dataset | Iterable[Mapping[str, Any]] | str,
+    sampling: Sampling | None = None,
+    engine: EngineSettings | None = None,
+    system_prompt: str = SYSTEM_PROMPT,
+    folder: Path | None = None,
 ) -> Dataset:
-    """The answers of `model` to `items`, graded: a row of RESULTS per item and sample.
+    r"""The answers of `model` to `items`, graded: a row of `RESULTS` per item and sample.
 
-    Completions are kept in `folder` as they arrive, so that a killed run continues. The
-    system prompt is the one of fine-tuning (README of the LIMO repository).
+    `model` is lab:NAME, a folder or a Hub id, optionally ID@REVISION. `items` are rows with
+    `question` and `answer`, and perhaps `id`, `benchmark`, `in_domain` and `level`, or the
+    name of a benchmark. By default each is asked once, greedily, with LIMO's system prompt,
+    by transformers. Completions are kept below `folder` (runs/evaluate) as they arrive, so
+    that the same call continues after a kill. Raises ValueError where two items share an
+    id, and for a row without question or answer.
+
+    >>> import limo_nb
+    >>> results = limo_nb.evaluate("lab:weak", [{"question": "What is 2+3?", "answer": "5"}])
+    >>> results[0]["text"], results[0]["correct"]
+    ('The answer is \\boxed{5}', True)
+    >>> limo_nb.evaluation.accuracy([limo_nb.evaluate("lab:weak", "lab")]).value
+    0.1975
     """
-    with open_engine(engine_settings, model) as engine:
-        prompts = asked(items, system_prompt)
-        store = folder / "completions.sqlite"
-        answers = complete(engine, prompts, sampling, store, label=f"{Path(model).name}")
-    return grade_answers(items, answers)
+    asked = load_benchmark(items) if isinstance(items, str) else _with_facts(items)
+    sampling = sampling or protocol("greedy").other
+    store = (folder or runs_root() / "evaluate") / "completions.sqlite"
+    with open_engine(engine or EngineSettings(), str(model)) as opened:
+        prompts = prompts_of(asked, system_prompt)
+        answers = complete(opened, prompts, sampling, store, label=Path(model).name)
+    return grade_answers(asked, answers)
 
 
-def asked(items: Dataset, system_prompt: str) -> list[tuple[str, Any]]:
+def _with_facts(items: Dataset | Iterable[Mapping[str, Any]]) -> Dataset:
+    """Items with all that a row of results tells of them."""
+    if isinstance(items, Dataset) and {*GIVEN, "id"} <= set(items.column_names):
+        return items
+    rows = []
+    for number, row in enumerate(items, 1):
+        lacking = [name for name in ("question", "answer") if row.get(name) in (None, "")]
+        if lacking:
+            raise ValueError(f"item {number} has no {lacking[0]!r}")
+        rows.append({"id": f"question-{number}", **GIVEN, **row, "answer": str(row["answer"])})
+    return Dataset.from_list(rows)
+
+
+def prompts_of(items: Dataset, system_prompt: str) -> list[tuple[str, Prompt]]:
     """(id, conversation) of each item: what `complete` takes."""
     return [(row["id"], chat_prompt(row["question"], system_prompt)) for row in items]
 
@@ -102,7 +89,7 @@ def asked(items: Dataset, system_prompt: str) -> list[tuple[str, Any]]:
 def grade_answers(
     items: Dataset, answers: Dataset, tolerance: float = 0.0, store: Path | None = None
 ) -> Dataset:
-    """`answers` (id, sample, text, tokens, finished) to `items` as rows of RESULTS.
+    """`answers` (id, sample, text, tokens, finished) to `items` as rows of `RESULTS`.
 
     An answer that was cut off is wrong. `tolerance` is relative, for references that are
     not integers. With `store`, verdicts are kept there as they are made, and those that
@@ -124,14 +111,14 @@ def pairs_of(items: Dataset, answers: Dataset) -> list[Pair]:
 
 
 def graded_rows(items: Dataset, answers: Dataset, verdicts: Sequence[Verdict]) -> Dataset:
-    """Rows of RESULTS from `answers` and the verdicts on those that were not cut off."""
+    """Rows of `RESULTS` from `answers` and the verdicts on those that were not cut off."""
     facts, waiting = {row["id"]: row for row in items}, iter(verdicts)
     rows = []
     for answer in answers:
         verdict = next(waiting) if answer["finished"] else CUT
         rows.append({**answer, **_fields(verdict)})
         item = facts[answer["id"]]
-        rows[-1] |= {name: item[name] for name in ("benchmark", "in_domain", "level")}
+        rows[-1] |= {name: item[name] for name in GIVEN}
     columns = {name: [row[name] for row in rows] for name in RESULTS}
     return Dataset.from_dict(columns, features=RESULTS)
 
@@ -181,51 +168,3 @@ def _verdict_key(pair: Pair, tolerance: float) -> str:
 def grader_version() -> str:
     """A digest of the grader's code, with the version of math-verify."""
     return f"{code_digest(grade_many)}, math-verify {metadata.version('math-verify')}"
-
-
-# ---------------------------------------------------------------- a check of the grader
-@dataclass(frozen=True)
-class Agreement:
-    """Our verdicts beside those that were recorded with real outputs."""
-
-    outputs: int
-    agreeing: int
-    unverifiable: int
-    disagreements: tuple[dict[str, Any], ...]  # id, model, recorded, ours, reference, answer
-
-    @property
-    def share(self) -> float:
-        """The share of outputs on which both verdicts are the same."""
-        return self.agreeing / self.outputs
-
-
-RECORDED_MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
-
-
-def recorded_agreement(root: Path) -> Agreement:
-    """Grade the recorded GSM8K outputs of four models under `root`/pool and compare.
-
-    The file is openai/grade-school-math's: 1,319 problems, each with the output of four
-    models and whether it was found correct. No problem text is in the result.
-    """
-    path = root / "pool" / "gsm8k_model_solutions.jsonl"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: it is part of LIMO_NB_DATA/pool")
-    outputs = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
-        if line.strip():
-            record = json.loads(line)
-            reference = record["ground_truth"].rpartition("A: ")[2].strip()
-            outputs += [
-                (f"gsm8k-test-{number}", model, reference, record[model])
-                for model in RECORDED_MODELS
-            ]
-    verdicts = grade_many([o[2] for o in outputs], [o[3]["solution"] for o in outputs])
-    differing = tuple(
-        {"id": name, "model": model, "recorded": output["is_correct"],
-         "ours": verdict.correct, "reference": reference, "answer": verdict.answer}
-        for (name, model, reference, output), verdict in zip(outputs, verdicts, strict=True)
-        if verdict.correct != output["is_correct"]
-    )  # fmt: skip
-    unverifiable = sum(verdict.correct is None for verdict in verdicts)
-    return Agreement(len(outputs), len(outputs) - len(differing), unverifiable, differing)

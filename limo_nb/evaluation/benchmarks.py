@@ -17,7 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,11 @@ import yaml
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from limo_nb import lab
-from limo_nb.core.pins import (
-    keep,
-    lock_file,
-    locked,
-)
-from limo_nb.core.records import records
+from limo_nb.core.pins import lock_file, locked, pin
+from limo_nb.core.records import read_records
 from limo_nb.core.runs import runs_root
 from limo_nb.core.settings import EvaluationSettings
-from limo_nb.problems.sources import (
-    COLUMNS,
-    data_root,
-    level_of,
-    plain_answer,
-)
+from limo_nb.problems import COLUMNS, data_root, level_of, plain_answer
 
 BENCHMARK_COLUMNS = Features(
     {**COLUMNS, "benchmark": Value("string"), "in_domain": Value("bool")}
@@ -135,13 +126,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kept(name: str) -> Path:
+def kept_file(name: str) -> Path:
     """Where the file of benchmark `name` is kept once it was fetched."""
     return runs_root() / "benchmarks" / registry()[name]["file"]
 
 
 def _fetched(name: str, local: Path | None) -> Found:
-    entry, file = locked("benchmarks").get(name), kept(name)
+    entry, file = locked("benchmarks").get(name), kept_file(name)
     if entry and file.exists():
         return Found(file, entry["source"], entry["revision"], sha256(file))
     wanted = local or f"LIMO_NB_DATA/benchmarks/{file.name}"
@@ -168,7 +159,7 @@ def _attempts(name: str, source: Mapping[str, Any]) -> list[Callable[[], Found]]
     if "hub" in source:
         return [lambda: _from_hub(name, source["hub"])]
     urls = [url.format(file=file, stem=Path(file).stem) for url in source["urls"]]
-    return [lambda url=url: _from_url(name, url) for url in urls]
+    return [partial(_from_url, name, url) for url in urls]
 
 
 def _from_hub(name: str, repository: str) -> Found:
@@ -179,17 +170,16 @@ def _from_hub(name: str, repository: str) -> Found:
     from datasets import DownloadManager
     from huggingface_hub import dataset_info
 
-    file, root, commit = kept(name), repository, ""
+    file, root, commit = kept_file(name), repository, ""
     if not Path(repository).is_dir():
-        commit = (
-            locked("benchmarks").get(name, {}).get("revision") or dataset_info(repository).sha
-        )
+        pinned = locked("benchmarks").get(name, {}).get("revision")
+        commit = pinned or dataset_info(repository).sha or ""
         root = f"hf://datasets/{repository}@{commit}"
     path = DownloadManager().download(f"{root}/{file.name}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    shutil.copyfile(path, partial)
-    partial.replace(file)
+    copy = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    shutil.copyfile(path, copy)
+    copy.replace(file)
     return Found(file, f"hub:{repository}/{file.name}", commit, sha256(file))
 
 
@@ -197,7 +187,7 @@ def _from_url(name: str, url: str) -> Found:
     """A file from a web server, which must have the digest that is known of it, if any."""
     import pooch
 
-    file = kept(name)
+    file = kept_file(name)
     known = registry()[name].get("sha256") or locked("benchmarks").get(name, {}).get("sha256")
     file.unlink(missing_ok=True)  # one that no lock entry vouches for
     pooch.get_logger().setLevel("WARNING")
@@ -219,7 +209,7 @@ def _check(name: str, found: Found) -> None:
         )
     if not recorded and found.source != "local":
         facts = {"source": found.source, "revision": found.revision, "sha256": found.sha256}
-        recorded = keep("benchmarks", name, facts)
+        recorded = pin("benchmarks", name, facts)
     if recorded and found.sha256 != recorded["sha256"]:
         raise ValueError(
             f"{found.path} is not what was fetched first for {name!r}: sha256 "
@@ -253,8 +243,9 @@ def read_benchmark(path: Path, name: str | None = None) -> Dataset:
     named by its line, and none is left out silently.
     """
     name = name or _named(path)
-    facts, broken, rows, number = registry()[name], [], [], 0
-    for number, (place, record) in enumerate(records(path, broken), 1):
+    facts, rows, number = registry()[name], [], 0
+    broken: list[str] = []
+    for number, (place, record) in enumerate(read_records(path, broken), 1):
         try:
             rows.append(_item(record, place, name, facts, number))
         except ValueError as error:
@@ -358,7 +349,7 @@ def real_benchmarks(root: Path, names: Sequence[str] | None = None) -> Dataset:
     return concatenate_datasets([read_benchmark(file) for file in files])
 
 
-def load(name: str, count: int | None = None) -> Dataset:
+def load_benchmark(name: str, count: int | None = None) -> Dataset:
     """The items of benchmark `name`, at most `count` of them (of each of the lab's ten).
 
     Where a benchmark has more items, the same random ones are taken every time.
@@ -374,13 +365,14 @@ def load(name: str, count: int | None = None) -> Dataset:
 
 
 def benchmark_items(settings: EvaluationSettings) -> Dataset:
-    """At most `settings.items` items of each benchmark, with the columns of a problem,
-    `benchmark` and `in_domain`. "lab" stands for the lab's ten.
+    """At most `settings.items` items of each benchmark, as BENCHMARK_COLUMNS.
+
+    "lab" stands for the lab's ten.
     """
     names = known(settings.benchmarks)
     if not names:
         raise ValueError("evaluation.benchmarks is empty: name lab or a benchmark")
-    return concatenate_datasets([load(name, settings.items) for name in names])
+    return concatenate_datasets([load_benchmark(name, settings.items) for name in names])
 
 
 def to_avoid(settings: EvaluationSettings) -> Dataset:
@@ -390,4 +382,11 @@ def to_avoid(settings: EvaluationSettings) -> Dataset:
     """
     most = max(settings.items, LAB_ITEMS)
     names = known(settings.benchmarks)
-    return concatenate_datasets([load(n, most if n == "lab" else None) for n in names])
+    return concatenate_datasets(
+        [load_benchmark(n, most if n == "lab" else None) for n in names]
+    )
+
+
+def tenth_of(settings: EvaluationSettings) -> EvaluationSettings:
+    """`settings` with a tenth of the items of each benchmark, at least two."""
+    return settings.model_copy(update={"items": max(2, settings.items // 10)})

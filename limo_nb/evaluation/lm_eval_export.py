@@ -22,15 +22,15 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
+from limo_nb.core import records
 from limo_nb.core.files import write_json
-from limo_nb.core.records import write as write_rows
 from limo_nb.evaluation import benchmarks
 
 PREFIX, FILTER = "limo_nb_", "none"
 METRICS = {"exact_match": True, "truncated": False, "unverifiable": False}  # higher is better
 
 
-def write(
+def export(
     folder: Path,
     manifest: Mapping[str, Any],
     items: Mapping[str, Dataset],
@@ -38,14 +38,16 @@ def write(
 ) -> Path:
     """Write results and samples below `folder`; the file of the results.
 
-    `manifest` is that of `scoring.score`; `items` and `results` are by benchmark.
+    `manifest` is that of `scoring.score_model`; `items` and `results` are by benchmark.
     """
     home = folder / re.sub(r"[\"<>:/|\\?*\[\]]+", "__", manifest["model"])
     home.mkdir(parents=True, exist_ok=True)
     moment = manifest["started"].rstrip("Z").replace(":", "-")
     for name, table in results.items():
         for task, part in _tasks(name, table):
-            write_rows(_samples(part, items[name]), home / f"samples_{task}_{moment}.jsonl")
+            records.write_records(
+                _samples(part, items[name]), home / f"samples_{task}_{moment}.jsonl"
+            )
     file = home / f"results_{moment}.json"
     write_json(file, aggregated(manifest, results))
     return file

@@ -2,8 +2,9 @@
 
 The paper has Kaoyan and GradeSchool judged by Qwen2.5-32B-Instruct at temperature 0
 (issue 38 of its repository). Here any `Engine` judges, greedily, with the prompt of
-model_judge.yaml. A reply without exactly one verdict in its last line decides nothing, and every
-reply is kept: in the engine's store as it arrives, and in the table that `judge` returns.
+model_judge.yaml. A reply without exactly one verdict in its last line decides nothing, and
+every reply is kept: in the engine's store as it arrives, and in the table that
+`judge_answers` returns.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ JUDGED = Features(
 )
 
 
-def judge(
+def judge_answers(
     engine: Engine, rows: Iterable[Mapping[str, Any]], store: Path, tokens: int = TOKENS
 ) -> Dataset:
     """Judgements (columns of JUDGED) of `rows`: id, question, reference, response.
@@ -57,7 +58,7 @@ def judge(
     rows = [dict(row) for row in rows]
     shown = [_shown(row["response"]) for row in rows]
     asked = [
-        (row["id"], prompt(row["question"], row["reference"], answer))
+        (row["id"], judge_prompt(row["question"], row["reference"], answer))
         for row, answer in zip(rows, shown, strict=True)
         if answer
     ]
@@ -72,7 +73,7 @@ def judge(
     return Dataset.from_list(judged, features=JUDGED)
 
 
-def prompt(question: str, reference: str, answer: str) -> Prompt:
+def judge_prompt(question: str, reference: str, answer: str) -> Prompt:
     """The conversation that asks for one judgement."""
     texts = _texts()
     # One pass: braces and field names in the texts themselves stay as they are.
@@ -83,12 +84,8 @@ def prompt(question: str, reference: str, answer: str) -> Prompt:
 
 @cache
 def _texts() -> dict[str, str]:
-    text = (
-        resources.files("limo_nb.evaluation")
-        .joinpath("model_judge.yaml")
-        .read_text(encoding="utf-8")
-    )
-    return yaml.safe_load(text)
+    file = resources.files("limo_nb.evaluation").joinpath("model_judge.yaml")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def read_verdict(reply: str, finished: bool = True) -> tuple[bool | None, str]:
@@ -118,9 +115,9 @@ def _shown(response: str) -> str:
 
 
 def _judged(row: Mapping, answer: str, reply: Mapping | None, name: str) -> dict[str, Any]:
-    correct, reason = False, "no answer"
-    if reply is not None:
-        correct, reason = read_verdict(reply["text"], reply["finished"])
+    correct, reason = (
+        read_verdict(reply["text"], reply["finished"]) if reply else (False, "no answer")
+    )
     return {
         "id": row["id"], "reference": row["reference"], "answer": answer, "correct": correct,
         "reason": reason, "reply": reply["text"] if reply else "", "judge": name,
@@ -133,7 +130,7 @@ def with_judge(
     """`verdicts` of rules, with the judge's where the rules have none.
 
     With `first` it is the other way round, as in the paper's Kaoyan and GradeSchool. Both
-    are in the same order. What they disagree on: `disagreements`.
+    are in the same order. What they disagree on: `rule_disagreements`.
     """
     rows = zip(verdicts, judged, strict=True)
     return [_joint(verdict, row, first) for verdict, row in rows]
@@ -144,7 +141,7 @@ def _joint(verdict: Verdict, row: Mapping, first: bool) -> Verdict:
     return replace(verdict, correct=row["correct"], reason=row["reason"]) if asked else verdict
 
 
-def disagreements(verdicts: Sequence[Verdict], judged: Dataset) -> list[dict[str, Any]]:
+def rule_disagreements(verdicts: Sequence[Verdict], judged: Dataset) -> list[dict[str, Any]]:
     """The rows of `judged` whose verdict is not that of the rules, with both.
 
     A row that only one of them could decide is listed too.

@@ -42,7 +42,7 @@ class Protocol(Frozen):
         return self.small if registry()[benchmark].get("small") else self.other
 
     def changed(self, **fields: Any) -> Protocol:
-        """This protocol with `fields` of its sampling changed; None leaves a field as it is.
+        """The protocol with `fields` of its sampling changed; None leaves a field as it is.
 
         `samples` alone changes the sets that are sampled; with a `temperature` it changes
         all. Raises ValueError for a value that is not valid.

@@ -1,19 +1,21 @@
 """What `limo_nb.evidence` offers; the names are loaded when they are asked for."""
 
-from .measuring import CONTRADICTED as CONTRADICTED
-from .measuring import REPRODUCED as REPRODUCED
-from .measuring import SHOWN as SHOWN
-from .measuring import UNDECIDED as UNDECIDED
-from .measuring import UNTESTED as UNTESTED
-from .measuring import disagreements as disagreements
-from .measuring import judge as judge
-from .measuring import mean_interval as mean_interval
-from .measuring import miniature as miniature
+from .judging import CONTRADICTED as CONTRADICTED
+from .judging import REPRODUCED as REPRODUCED
+from .judging import SHOWN as SHOWN
+from .judging import UNDECIDED as UNDECIDED
+from .judging import UNTESTED as UNTESTED
+from .judging import ClaimVerdict as ClaimVerdict
+from .judging import disagreements as disagreements
+from .judging import judge as judge
+from .judging import miniature as miniature
+from .measuring import Measured as Measured
+from .measuring import TableRow as TableRow
 from .measuring import tables as tables
 from .rules import Claim as Claim
 from .rules import Condition as Condition
 from .rules import ledger_path as ledger_path
-from .rules import load as load
+from .rules import load_ledger as load_ledger
 from .show import ledger_html as ledger_html
 from .show import margins as margins
 from .show import tally as tally

@@ -1,8 +1,7 @@
-"""The claim ledger: rules that were fixed first, numbers that came later (chapters 1, 10).
+"""The claim ledger: rules that were fixed before there were numbers (chapters 1, 10).
 
-`book/claims.yml` holds the claims and their rules; this module measures the quantities
-that a rule names in the tables of a run, and computes the verdicts. A rule is data (a
-quantity, an operator, a number): nothing is evaluated as code.
+`book/claims.yml` holds the claims with their rules. A rule is data (a quantity, an operator,
+a number): nothing is evaluated as code.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from limo_nb.core.paper import reported
-from limo_nb.core.settings import (
-    Frozen,
-)
-from limo_nb.evaluation.benchmarks import registry
+from limo_nb.core.settings import Frozen
+from limo_nb.evaluation import registry
 
 
 # ---------------------------------------------------------------- the ledger
@@ -65,7 +62,7 @@ class Condition(Frozen):
             return _whole(low >= self.at_least, high >= self.at_least)
         if self.above is not None:
             return _whole(low > self.above, high > self.above)
-        return _whole(high <= self.at_most, low <= self.at_most)
+        return _whole(high <= self.bound, low <= self.bound)
 
 
 def _whole(worst: bool, best: bool) -> bool | None:
@@ -84,7 +81,7 @@ class Least(Frozen):
     """What a verdict must rest on, at the least."""
 
     items: int = Field(ge=1)  # problems that both sides answered
-    seeds: int = Field(ge=1)  # fine-tuning runs of the trained side
+    seeds: int = Field(ge=1)  # training runs of the trained side
 
 
 class Claim(Frozen):
@@ -130,7 +127,7 @@ def ledger_path() -> Path:
     )
 
 
-def load(path: Path | None = None) -> list[Claim]:
+def load_ledger(path: Path | None = None) -> list[Claim]:
     """The claims of the ledger; raises ValueError that names the claim and the field."""
     path = path or ledger_path()
     raw = yaml.safe_load(path.read_text())

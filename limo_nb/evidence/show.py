@@ -1,14 +1,9 @@
-"""The claim ledger: rules that were fixed first, numbers that came later (chapters 1, 10).
-
-`book/claims.yml` holds the claims and their rules; this module measures the quantities
-that a rule names in the tables of a run, and computes the verdicts. A rule is data (a
-quantity, an operator, a number): nothing is evaluated as code.
-"""
+"""The ledger as a table and as a picture (chapters 1, 10)."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,21 +12,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from limo_nb.book import plots
-from limo_nb.evidence.measuring import (
+from limo_nb.evidence.judging import (
     CONTRADICTED,
     REPRODUCED,
     SHOWN,
     UNDECIDED,
     UNTESTED,
-    Row,
-    _interval,
+    interval_told,
 )
 from limo_nb.evidence.rules import Claim, Condition
 
 VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED)
+Row = Mapping[str, Any]  # of `judging.ClaimVerdict`, perhaps read from a file
 
 
-# ---------------------------------------------------------------- showing
 def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
     """The ledger as an HTML table; verdicts where `rows` (of `judge`) has them."""
     found = {row["id"]: row for row in rows}
@@ -64,7 +58,7 @@ def _numbers(row: Row) -> str:
     for name, numbers in row["measured"].items():
         if numbers:
             unit = row["units"][name].replace("percent", "%")
-            said.append(f"{name}: {_interval(numbers)} {unit}")
+            said.append(f"{name}: {interval_told(numbers)} {unit}")
     return "<br>".join(escape(text) for text in said) or "–"
 
 

@@ -12,51 +12,41 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from limo_nb.book import plots
 from limo_nb.core.files import write_json
-from limo_nb.core.runs import (
-    Artifact,
-    Run,
-)
-from limo_nb.core.settings import (
-    EngineSettings,
-    EvaluationSettings,
-    Profile,
-    Sampling,
-)
-from limo_nb.evaluation.attempts import grade_answers
-from limo_nb.evaluation.benchmarks import benchmark_items
-from limo_nb.evaluation.estimates import (
+from limo_nb.core.records import load_table, save_tables
+from limo_nb.core.runs import Artifact, Run
+from limo_nb.core.settings import EvaluationSettings, Profile, Sampling
+from limo_nb.evaluation import (
     Estimate,
     accuracy,
+    benchmark_items,
     difference,
-    majority_vote,
+    grade_answers,
+    percent,
+    prompts_of,
+    tenth_of,
+    told,
 )
-from limo_nb.experiments import headline
+from limo_nb.experiments.headline import trained
+from limo_nb.experiments.reanalysis import cut, voted
 from limo_nb.inference import (
+    BudgetForcer,
     Engine,
     Prompt,
-    chat_prompt,
     complete,
     model_digest,
     open_engine,
     shared_store,
     throughput,
 )
-from limo_nb.inference.budget_forcing import Forcer
 
-HEATS = (0.4, 1.2)  # temperatures beside greedy and the profile's votes
+TEMPERATURES = (0.4, 1.2)  # beside greedy and the profile's votes
 NUCLEUS = 0.9  # top-p at the higher of them, which is also measured without
 WAITS = 2  # times that a chain is made to go on
 PARTS = (32, 16, 8, 4)  # a chain is made to conclude after these parts of the limit
 
 
-def part_of(settings: EvaluationSettings) -> EvaluationSettings:
-    """`settings` with a tenth of the items of each benchmark, at least two."""
-    return settings.model_copy(update={"items": max(2, settings.items // 10)})
-
-
-def ways(settings: EvaluationSettings) -> dict[str, Sampling]:
+def samplings(settings: EvaluationSettings) -> dict[str, Sampling]:
     """The decodings that are compared: greedy, the profile's votes, other temperatures.
 
     The others take a quarter of the votes' samples. The hottest is drawn from the whole
@@ -65,7 +55,8 @@ def ways(settings: EvaluationSettings) -> dict[str, Sampling]:
     votes = settings.votes
     samples = max(1, votes.samples // 4)
     mild, hot = (
-        votes.model_copy(update={"samples": samples, "temperature": heat}) for heat in HEATS
+        votes.model_copy(update={"samples": samples, "temperature": temperature})
+        for temperature in TEMPERATURES
     )
     return {
         "greedy": settings.sampling.model_copy(update={"temperature": 0.0, "samples": 1}),
@@ -76,9 +67,9 @@ def ways(settings: EvaluationSettings) -> dict[str, Sampling]:
     }
 
 
-def limits(sampling: Sampling) -> list[int]:
+def limits(max_new_tokens: int) -> list[int]:
     """The numbers of tokens after which chains are made to conclude."""
-    return [max(1, sampling.max_new_tokens // part) for part in PARTS]
+    return [max(1, max_new_tokens // part) for part in PARTS]
 
 
 def named(sampling: Sampling) -> str:
@@ -89,137 +80,68 @@ def named(sampling: Sampling) -> str:
     return f"T = {sampling.temperature:g}{nucleus}"
 
 
-def measure(run: Run) -> Artifact:
-    """Stage `decoding`: <way>.parquet of the LIMO model, base.parquet, clock.json; and of
-    forced budgets, waits/<times>.parquet and concluded/<limit>.parquet.
+# ---------------------------------------------------------------- the stage
+def run_decodings(run: Run) -> Artifact:
+    """Stage `decoding`: a table for each of `samplings`, base, clock.json; forced budgets.
 
-    The model is that of the first seed. Tables are rows of `evaluation.RESULTS`.
-    Completions are kept in the store that the stages of a run share.
+    Of these, waits/<times>.parquet and concluded/<limit>.parquet. The model is limo's of
+    the first seed; the tables are `evaluation.RESULTS`. Completions are kept in the store
+    that the stages of a run share.
     """
-    profile, base = run.profile, run.profile.models.base
-    model = str(headline.trained(run, "limo", profile.sft.seeds[0]) / "model")
-    part, chosen = part_of(profile.evaluation), ways(profile.evaluation)
+    base = run.profile.models.base
+    model = str(trained(run, "limo", run.profile.sft.seeds[0]) / "model")
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, profile: Profile) -> None:
+        part, chosen = tenth_of(profile.evaluation), samplings(profile.evaluation)
         items = benchmark_items(part)
         prompts = prompts_of(items, profile.system_prompt)
         # A few short answers: starting worker processes would take longer.
-        with open_engine(_alone(profile), base) as engine:
+        alone = profile.engine.model_copy(update={"workers": 1})
+        with open_engine(alone, base) as engine:
             _answer(engine, items, prompts, {"base": chosen["greedy"]}, folder)
         with open_engine(profile.engine, model) as engine:
             _answer(engine, items, prompts, chosen, folder)
             _force(engine, model, items, prompts, part.sampling.max_new_tokens, folder)
         clocked = [prompt for _, prompt in prompts]
-        write_json(
-            folder / "clock.json", throughput.clock(_alone(profile), model, clocked, folder)
-        )
+        write_json(folder / "clock.json", throughput.clock(alone, model, clocked, folder))
 
     return run.make(
         "decoding", make, inputs=[run.load("models/trained")],
-        params={
-            "part": part, "ways": chosen, "base": model_digest(base),
-            "waits": WAITS, "limits": limits(part.sampling),
-            "system_prompt": profile.system_prompt, "engine": profile.engine,
-        },
+        reads=("evaluation", "engine", "system_prompt"),
+        params={"base": model_digest(base), "seed": run.profile.sft.seeds[0]},
     )  # fmt: skip
-
-
-def prompts_of(items: Dataset, system: str) -> list[tuple[str, Prompt]]:
-    """(id, conversation) of every item."""
-    return [(row["id"], chat_prompt(row["question"], system)) for row in items]
 
 
 def _answer(
     engine: Engine, items: Dataset, prompts: Sequence[tuple[str, Prompt]],
-    samplings: Mapping[str, Sampling], folder: Path,
+    chosen: Mapping[str, Sampling], folder: Path,
 ) -> None:  # fmt: skip
     """Write the graded answers of an opened model, one table per way of sampling."""
-    for name, sampling in samplings.items():
+    for name, sampling in chosen.items():
         answers = complete(engine, prompts, sampling, shared_store(folder, engine), name)
-        grade_answers(items, answers).to_parquet(str(folder / f"{name}.parquet"))
+        save_tables(folder, **{name: grade_answers(items, answers)})
 
 
 def _force(
     engine: Engine, model: str, items: Dataset, prompts: Sequence[tuple[str, Prompt]],
-    room: int, folder: Path,
+    max_new_tokens: int, folder: Path,
 ) -> None:  # fmt: skip
-    """Write the graded greedy answers under forced budgets (see `forcing`)."""
-    greedy = Dataset.from_parquet(str(folder / "greedy.parquet"), keep_in_memory=True)
-    forcer = Forcer(engine, model, shared_store(folder, engine))
-    forced, answers = {}, greedy
+    """Write the graded greedy answers under forced budgets (see `BudgetForcer`)."""
+    greedy = load_table(folder, "greedy")
+    forcer = BudgetForcer(engine, model, shared_store(folder, engine))
+    for part in ("waits", "concluded"):
+        (folder / part).mkdir(exist_ok=True)
+    answers = greedy
     for times in range(1, WAITS + 1):
-        answers = forcer.lengthened(prompts, answers, room)
-        forced[f"waits/{times}"] = answers
-    for limit in limits(Sampling(max_new_tokens=room)):
-        forced[f"concluded/{limit}"] = forcer.concluded(prompts, greedy, limit)
-    for name, table in forced.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        grade_answers(items, table).to_parquet(str(folder / f"{name}.parquet"))
+        answers = forcer.lengthened(prompts, answers, max_new_tokens)
+        save_tables(folder / "waits", **{str(times): grade_answers(items, answers)})
+    for limit in limits(max_new_tokens):
+        concluded = forcer.concluded(prompts, greedy, limit)
+        save_tables(folder / "concluded", **{str(limit): grade_answers(items, concluded)})
 
 
-def _alone(profile: Profile) -> EngineSettings:
-    """The profile's engine without worker processes."""
-    return profile.engine.model_copy(update={"workers": 1})
-
-
-def load(stage: Artifact, pattern: str = "*.parquet") -> dict[str, Dataset]:
-    """The tables of a stage by name, with the items of all benchmarks as one sample.
-
-    A few items of each benchmark are asked. Drawn within their benchmark, as the
-    evaluation draws its many, three that are all right would seem to be certain.
-    """
-    return {path.stem: _pooled(path) for path in sorted(stage.path.glob(pattern))}
-
-
-def _pooled(path: Path) -> Dataset:
-    table = Dataset.from_parquet(str(path), keep_in_memory=True)
-    rows = [{**row, "benchmark": "all"} for row in table]
-    return Dataset.from_list(rows, features=table.features)
-
-
-def cut(results: Dataset, limit: int) -> Dataset:
-    """The same answers as they would have ended under a limit of `limit` new tokens.
-
-    The end token needs room too, so an answer of t tokens ends where t < limit. What is
-    cut counts as wrong, as in the evaluation. A limit above that of `results` changes
-    nothing.
-    """
-
-    def ended(row: dict[str, Any]) -> dict[str, Any]:
-        if row["tokens"] < limit:
-            return row
-        return {**row, "correct": False, "answer": None, "reason": "truncated",
-                "finished": False, "tokens": limit}  # fmt: skip
-
-    return Dataset.from_list([ended(row) for row in results], features=results.features)
-
-
-def voted(results: Dataset, votes: int) -> Dataset:
-    """Majority votes among `votes` samples of each item: a row per item and first voter.
-
-    The voters are every run of `votes` neighbouring samples, the last followed by the
-    first, so that an estimate does not hang on the order in which samples were drawn;
-    the rows of an item are its `sample`s.
-    """
-    own: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted(results, key=lambda row: row["sample"]):
-        own.setdefault(row["id"], []).append(row)
-    ballots = [
-        {**rows[(first + place) % len(rows)], "id": f"{first} {name}", "sample": place}
-        for name, rows in own.items()
-        for first in range(len(rows))
-        for place in range(votes)
-    ]
-    winners = majority_vote(Dataset.from_list(ballots, features=results.features), votes)
-    return winners.map(_by_item, features=results.features)
-
-
-def _by_item(row: dict[str, Any]) -> dict[str, Any]:
-    first, _, name = row["id"].partition(" ")
-    return {"id": name, "sample": int(first)}
-
-
-def compared(results: Dataset, others: Dataset) -> tuple[str, Estimate]:
+# ---------------------------------------------------------------- what the tables say
+def direction(results: Dataset, others: Dataset) -> tuple[str, Estimate]:
     """(word, difference) of two accuracies over the same items: whether one is higher.
 
     "not clearly apart" says that the 95 % interval of the difference holds zero.
@@ -230,23 +152,27 @@ def compared(results: Dataset, others: Dataset) -> tuple[str, Estimate]:
 
 
 def against(results: Dataset, others: Dataset) -> tuple[str, str]:
-    """The word of `compared`, and the difference in points with its 95 % interval."""
-    word, gap = compared(results, others)
-    value, low, high = plots.percent(gap)
-    return word, f"{value:+.1f} points ({low:+.1f} to {high:+.1f})".replace("-", "−")
+    """The word of `direction`, and the difference in points with its 95 % interval."""
+    word, gap = direction(results, others)
+    value, _, interval = told(vars(gap), signed=True).partition(" ")
+    return word, f"{value} points {interval}"
 
 
-def summary(named_results: Mapping[str, Dataset]) -> list[dict[str, Any]]:
+def accuracy_rows(named_results: Mapping[str, Dataset]) -> list[dict[str, Any]]:
     """A row for `plots.points` and a table: accuracy with interval, lengths, what was cut."""
     rows = []
     for name, results in named_results.items():
         score = accuracy([results])
+        value, low, high = percent(score)
         rows.append(
             {
-                **plots.row(name, score),
+                "label": name,
+                "value": value,
+                "low": low,
+                "high": high,
                 "decoding": name,
                 "answers": len(results),
-                "right (%)": f"{100 * score.value:.1f}",
+                "right (%)": f"{value:.1f}",
                 "median tokens": f"{np.median(results['tokens']):.0f}",
                 "cut off": score.truncated,
                 "not verifiable": score.unverifiable,
@@ -255,8 +181,8 @@ def summary(named_results: Mapping[str, Dataset]) -> list[dict[str, Any]]:
     return rows
 
 
-def told(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `summary` as a sentence, for the text beside a picture."""
+def rows_told(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `accuracy_rows` as a sentence, for the text beside a picture."""
     return "; ".join(
         f"{r['label']}: {r['value']:.1f} % ({r['low']:.1f} to {r['high']:.1f})" for r in rows
     )
@@ -267,14 +193,14 @@ def beside_first(named_results: Mapping[str, Dataset]) -> str:
     (name, first), *others = named_results.items()
     groups: dict[str, list[str]] = {}
     for other, results in others:
-        groups.setdefault(compared(results, first)[0], []).append(other)
+        groups.setdefault(direction(results, first)[0], []).append(other)
     said = "; ".join(f"{' and '.join(names)} {word}" for word, names in groups.items())
     return f"Against {name}: {said}"
 
 
 def curve(results: Dataset, limits: Sequence[int]) -> list[tuple[float, float, float]]:
     """(value, low, high) in percent of the same answers under each limit."""
-    return [plots.percent(accuracy([cut(results, limit)])) for limit in limits]
+    return [percent(accuracy([cut(results, limit)])) for limit in limits]
 
 
 def steepest(
@@ -290,9 +216,9 @@ def steepest(
 
 def by_votes(sampled: Dataset, ks: Sequence[int]) -> dict[str, list[Any]]:
     """pass@k, cons@k and pass@1 with their intervals, in percent, for each of `ks`."""
-    one = plots.percent(accuracy([sampled]))
+    one = percent(accuracy([sampled]))
     return {
-        "pass@k: one of k is right": [plots.percent(accuracy([sampled], k=k)) for k in ks],
-        "cons@k: majority of k": [plots.percent(accuracy([voted(sampled, k)])) for k in ks],
+        "pass@k: one of k is right": [percent(accuracy([sampled], k=k)) for k in ks],
+        "cons@k: majority of k": [percent(accuracy([voted(sampled, k)])) for k in ks],
         "pass@1": [one] * len(ks),
     }

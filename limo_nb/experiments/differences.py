@@ -1,34 +1,25 @@
-"""The arms of the experiment: which rows train which model, and what came of it.
-
-The headline arms (chapter 6) are trained by DeepSpeed, all of them by one start; the
-small arms of the ablations (chapter 9) by the same `Trainer` in a few resident
-processes. Every arm keeps the learning rate, schedule and seeds of its profile.
-"""
+"""Paired differences between variants (chapters 8 and 9)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset
 
-from limo_nb.core.runs import (
-    Artifact,
-)
-from limo_nb.evaluation import (
-    estimates,
-)
-from limo_nb.experiments.variants import table
+from limo_nb.evaluation import DifferenceRow, difference
 
-GROUPS: dict[str, Callable[[dict], bool]] = {
+Results = Mapping[str, Sequence[Dataset]]  # a variant's tables, one a training seed
+Group = Callable[[Mapping[str, Any]], bool]  # whether a row of results belongs to it
+
+GROUPS: dict[str, Group] = {
     "in domain": lambda row: row["in_domain"],
     "out of domain": lambda row: not row["in_domain"],
     "all": lambda row: True,
 }
 
 
-def differences(results: dict[str, list[Dataset]]) -> list[dict[str, Any]]:
+def headline_differences(results: Results) -> list[DifferenceRow]:
     """Paired differences: limo against every other model, and each against its base."""
     pairs = [("limo", other) for other in results if other not in ("limo", "poor")]
     return paired(
@@ -36,29 +27,26 @@ def differences(results: dict[str, list[Dataset]]) -> list[dict[str, Any]]:
     )
 
 
-def results_of(stage: Artifact, name: str) -> list[Dataset]:
-    """The tables of one model in `evaluation` or `ablations`, one a fine-tuning seed."""
-    files = sorted(stage.path.glob(f"results-{name}-[0-9]*.parquet"))
-    return [table(path) for path in files]
-
-
 def paired(
-    results: dict[str, list[Dataset]],
+    results: Results,
     pairs: Iterable[tuple[str, str]],
-    groups: Mapping[str, Callable[[dict], bool]] = GROUPS,
-) -> list[dict[str, Any]]:
+    groups: Mapping[str, Group] = GROUPS,
+) -> list[DifferenceRow]:
     """One row per pair and group: the left model's accuracy less the right one's.
 
     `groups` says which rows of the results belong to each group.
     """
     rows = []
     for left, right in pairs:
-        for group, keep in groups.items():
-            a, b = (_chosen(results[name], keep) for name in (left, right))
-            facts = asdict(estimates.difference(a, b))
-            rows.append({"model": left, "against": right, "group": group, **facts})
+        for group, belongs in groups.items():
+            a, b = (_part(results[name], belongs) for name in (left, right))
+            named = {"model": left, "against": right, "group": group}
+            rows.append(cast(DifferenceRow, named | vars(difference(a, b))))
     return rows
 
 
-def _chosen(tables: Sequence[Dataset], keep: Callable[[dict], bool]) -> list[Dataset]:
-    return [t.select([i for i, row in enumerate(t) if keep(row)]) for t in tables]
+def _part(tables: Sequence[Dataset], belongs: Group) -> list[Dataset]:
+    return [
+        table.select([place for place, row in enumerate(table) if belongs(row)])
+        for table in tables
+    ]

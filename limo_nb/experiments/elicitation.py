@@ -1,7 +1,7 @@
-"""What a model knows against what it shows: one problem, put in two ways (chapter 2).
+"""What a model knows against what it shows: one problem in two prompt formats (chapter 2).
 
 In a *chat* the model answers as it was tuned to; at the opening of a *textbook* page it
-continues as it was pretrained to. The same problems in both ways, so that the difference
+continues as it was pretrained to. The same problems in both formats, so that the difference
 can be taken problem by problem. A third question, single facts, tells whether two
 backbones differ in what they know or in what they can do with it.
 """
@@ -16,107 +16,106 @@ from datasets import Dataset, concatenate_datasets
 
 from limo_nb import lab
 from limo_nb.core.files import write_json
-from limo_nb.core.records import table_digest
-from limo_nb.core.runs import (
-    Artifact,
-    Run,
-)
-from limo_nb.core.settings import (
-    Profile,
-    Sampling,
-)
-from limo_nb.evaluation.attempts import grade_answers
-from limo_nb.evaluation.estimates import (
-    accuracy,
-    difference,
-)
-from limo_nb.inference import (
-    Prompt,
-    chat_prompt,
-    complete,
-    model_digest,
-    open_engine,
-)
+from limo_nb.core.records import save_tables, table_digest
+from limo_nb.core.runs import Artifact, Run
+from limo_nb.core.settings import EvaluationSettings, Profile, Sampling
+from limo_nb.evaluation import Estimate, accuracy, difference, grade_answers
+from limo_nb.inference import Prompt, chat_prompt, complete, model_digest, open_engine
 from limo_nb.lab.facts import single_facts
 
 ROLES = ("base", "poor")  # fields of profile.models
-WAYS = ("chat", "textbook")
+FORMATS = ("chat", "textbook")  # of the prompt
 SEED = 20  # of the problems
 MANY = lab.HARD  # steps of "many steps", as in the benchmarks
 
 
-def drawn(profile: Profile) -> Dataset:
-    """Problems of every family and number of steps, a quarter as many of each as the
-    benchmarks have, and none that is in one; columns of a problem, benchmark, in_domain.
+def drawn(settings: EvaluationSettings) -> Dataset:
+    """Problems of every family and number of steps, a quarter as many as benchmarks have.
+
+    None is in a benchmark; columns of a problem, benchmark, in_domain.
     """
-    return Dataset.from_list(lab.ladder(max(1, profile.evaluation.items // 4), SEED))
+    return Dataset.from_list(lab.ladder(max(1, settings.items // 4), SEED))
 
 
-def greedy(profile: Profile) -> Sampling:
+def greedy(settings: EvaluationSettings) -> Sampling:
     """One answer, the most probable token each time."""
-    return Sampling(max_new_tokens=profile.evaluation.sampling.max_new_tokens)
+    return Sampling(max_new_tokens=settings.sampling.max_new_tokens)
 
 
-def prompt(way: str, question: str, system: str) -> Prompt:
+def prompt(prompt_format: str, question: str, system: str) -> Prompt:
     """`question` in a chat, or as the opening of a textbook page."""
-    if way == "textbook":
+    if prompt_format == "textbook":
         return lab.worked_prompt(question)
     return chat_prompt(question, system)
 
 
-def make(run: Run) -> Artifact:
-    """Stage `probe`: results.parquet, table.json and differences.json; see `ask`."""
-    profile, items = run.profile, drawn(run.profile)
-    models = {role: model_digest(getattr(profile.models, role)) for role in ROLES}
-    params = {
-        **models,
-        "problems": table_digest(items),
-        "sampling": greedy(profile),
-        "engine": profile.engine,
-        "system_prompt": profile.system_prompt,
-    }
-    return run.make("probe", lambda folder: ask(profile, items, folder), params=params)
+def run_elicitation(run: Run) -> Artifact:
+    """Stage `elicitation`: both models' answers in both formats, and to facts.
+
+    Leaves the tables results (`evaluation.RESULTS` with model and format) and facts,
+    table.json and differences.json.
+    """
+    models = {role: getattr(run.profile.models, role) for role in ROLES}
+    items = drawn(run.profile.evaluation)
+
+    def make(folder: Path, profile: Profile) -> None:
+        results = _answers(profile, models, items, folder)
+        facts = _facts(profile, models, folder)
+        save_tables(folder, results=results, facts=facts)
+        write_json(folder / "table.json", estimates(results) + fact_estimates(facts))
+        write_json(folder / "differences.json", gaps(results))
+
+    digests = {role: model_digest(model) for role, model in models.items()}
+    return run.make(
+        "elicitation", make, reads=("evaluation", "engine", "system_prompt"),
+        params={**digests, "problems": table_digest(items)},
+    )  # fmt: skip
 
 
-def ask(profile: Profile, items: Dataset, folder: Path) -> None:
-    """Both models' answers in both ways, and to facts: results.parquet, facts.parquet,
-    table.json, differences.json."""
-    parts = []
-    for role in ROLES:
-        with open_engine(profile.engine, getattr(profile.models, role)) as engine:
-            for way in WAYS:
+def _answers(profile: Profile, models: dict[str, str], items: Dataset, folder: Path) -> Dataset:
+    """Graded answers to `items`, with the columns model and format."""
+    parts, sampling = [], greedy(profile.evaluation)
+    for role, model in models.items():
+        with open_engine(profile.engine, model) as engine:
+            for shape in FORMATS:
                 asked = [
-                    (row["id"], prompt(way, row["question"], profile.system_prompt))
+                    (row["id"], prompt(shape, row["question"], profile.system_prompt))
                     for row in items
                 ]
                 store = folder / "answers.sqlite"
-                answers = complete(engine, asked, greedy(profile), store, f"{role}, {way}")
-                graded = grade_answers(items, answers)
-                for name, value in (("model", role), ("way", way)):
+                made = complete(engine, asked, sampling, store, f"{role}, {shape}")
+                graded = grade_answers(items, made)
+                for name, value in (("model", role), ("format", shape)):
                     graded = graded.add_column(name, [value] * len(graded))
                 parts.append(graded)
-    results, facts = concatenate_datasets(parts), ask_facts(profile, folder)
-    results.to_parquet(str(folder / "results.parquet"))
-    facts.to_parquet(str(folder / "facts.parquet"))
-    write_json(folder / "table.json", estimates(results) + fact_estimates(facts))
-    write_json(folder / "differences.json", gaps(results))
+    return concatenate_datasets(parts)
 
 
-# ---------------------------------------------------------------- single facts
-def ask_facts(profile: Profile, folder: Path) -> Dataset:
+def _facts(profile: Profile, models: dict[str, str], folder: Path) -> Dataset:
     """Both models' continuations of pages of facts; right if the page goes on as it must."""
     facts = single_facts(2 * max(1, profile.evaluation.items // 4), SEED)
     asked = [(fact["id"], f"Facts. {fact['given']}") for fact in facts]
     rows = []
-    for role in ROLES:
-        with open_engine(profile.engine, getattr(profile.models, role)) as engine:
+    for role, model in models.items():
+        with open_engine(profile.engine, model) as engine:
             store = folder / "answers.sqlite"
             made = complete(engine, asked, Sampling(max_new_tokens=16), store, f"{role}, facts")
         for fact, text in zip(facts, made["text"], strict=True):
             outcome = {"correct": text.startswith(fact["follows"]), "text": text}
-            counts = {"sample": 0, "finished": True}
-            rows.append({"model": role, **fact, **outcome, **counts})
+            rows.append({"model": role, **fact, **outcome, "sample": 0, "finished": True})
     return Dataset.from_list(rows)
+
+
+# ---------------------------------------------------------------- tables
+def estimates(results: Dataset) -> list[dict[str, Any]]:
+    """A row per model, format and group: "1 step" … "8 steps", "many steps"."""
+    groups = {steps(level): (level, level) for level in sorted(set(results["level"]))}
+    results, rows = pooled(results), []
+    for role, shape in _asked(results):
+        for group, levels in (groups | {"many steps": MANY}).items():
+            found = accuracy([answers_of(results, role, shape, levels)])
+            rows.append(_row(role, shape, group, found))
+    return rows
 
 
 def fact_estimates(facts: Dataset) -> list[dict[str, Any]]:
@@ -124,22 +123,40 @@ def fact_estimates(facts: Dataset) -> list[dict[str, Any]]:
     rows = []
     for role in dict.fromkeys(facts["model"]):
         own = pooled(facts.select([i for i, m in enumerate(facts["model"]) if m == role]))
-        found = dict(vars(accuracy([own])))
-        names = {"model": role, "way": "facts", "group": "single facts"}
-        rows.append({**names, "accuracy": found.pop("value"), **found})
+        rows.append(_row(role, "facts", "single facts", accuracy([own])))
     return rows
 
 
-# ---------------------------------------------------------------- answers to problems
+def _row(role: str, shape: str, group: str, found: Estimate) -> dict[str, Any]:
+    """A row of `evaluation.AccuracyRow` with the format of the prompt."""
+    facts = dict(vars(found))
+    names = {"model": role, "format": shape, "group": group}
+    return {**names, "accuracy": facts.pop("value"), **facts}
 
 
-def chosen(results: Dataset, role: str, way: str, levels: tuple[int, int]) -> Dataset:
-    """One model's answers, asked one way, to problems with `levels[0]..levels[1]` steps."""
-    columns = zip(results["model"], results["way"], results["level"], strict=True)
+def gaps(results: Dataset) -> list[dict[str, Any]]:
+    """Textbook page less chat on many-step problems, paired by problem, per model."""
+    results, rows = pooled(results), []
+    for role in dict.fromkeys(results["model"]):
+        page, chat = (answers_of(results, role, own, MANY) for own in ("textbook", "chat"))
+        names = {"model": f"{role} textbook", "against": f"{role} chat"}
+        rows.append({**names, "group": "many steps", **vars(difference([page], [chat]))})
+    return rows
+
+
+def _asked(results: Dataset) -> Iterable[tuple[str, str]]:
+    return dict.fromkeys(zip(results["model"], results["format"], strict=True))
+
+
+def answers_of(
+    results: Dataset, role: str, prompt_format: str, levels: tuple[int, int]
+) -> Dataset:
+    """One model's answers in one format, to problems with `levels[0]..levels[1]` steps."""
+    columns = zip(results["model"], results["format"], results["level"], strict=True)
     wanted = [
         index
-        for index, (model, asked, level) in enumerate(columns)
-        if (model, asked) == (role, way) and levels[0] <= level <= levels[1]
+        for index, (model, own, level) in enumerate(columns)
+        if (model, own) == (role, prompt_format) and levels[0] <= level <= levels[1]
     ]
     return results.select(wanted)
 
@@ -147,38 +164,12 @@ def chosen(results: Dataset, role: str, way: str, levels: tuple[int, int]) -> Da
 def pooled(results: Dataset) -> Dataset:
     """The same answers as of one benchmark: an accuracy is then the share of problems.
 
-    A family and level has few problems, so few that resampling within it says nothing.
+    A family and level has few problems, so few that they say little apart.
     """
     rest = results.remove_columns("benchmark")
-    return rest.add_column("benchmark", ["probe"] * len(rest))
+    return rest.add_column("benchmark", ["elicitation"] * len(rest))
 
 
 def steps(level: int) -> str:
     """The name of the group of problems with `level` steps."""
     return "1 step" if level == 1 else f"{level} steps"
-
-
-def estimates(results: Dataset) -> list[dict[str, Any]]:
-    """A row per model, way and group: "1 step" … "8 steps", "many steps"."""
-    groups = {steps(level): (level, level) for level in sorted(set(results["level"]))}
-    results, rows = pooled(results), []
-    for role, way in _asked(results):
-        for group, levels in (groups | {"many steps": MANY}).items():
-            facts = dict(vars(accuracy([chosen(results, role, way, levels)])))
-            names = {"model": role, "way": way, "group": group}
-            rows.append({**names, "accuracy": facts.pop("value"), **facts})
-    return rows
-
-
-def _asked(results: Dataset) -> Iterable[tuple[str, str]]:
-    return dict.fromkeys(zip(results["model"], results["way"], strict=True))
-
-
-def gaps(results: Dataset) -> list[dict[str, Any]]:
-    """Textbook page less chat on many-step problems, paired by problem, per model."""
-    results, rows = pooled(results), []
-    for role in dict.fromkeys(results["model"]):
-        page, chat = (chosen(results, role, way, MANY) for way in ("textbook", "chat"))
-        names = {"model": f"{role} textbook", "against": f"{role} chat"}
-        rows.append({**names, "group": "many steps", **vars(difference([page], [chat]))})
-    return rows

@@ -1,100 +1,66 @@
-"""The arms of the experiment: which rows train which model, and what came of it.
+"""The headline experiment: the variants of chapter 6 trained, and evaluated in chapter 8.
 
-The headline arms (chapter 6) are trained by DeepSpeed, all of them by one start; the
-small arms of the ablations (chapter 9) by the same `Trainer` in a few resident
-processes. Every arm keeps the learning rate, schedule and seeds of its profile.
+All are trained by one start of DeepSpeed's ranks, and evaluated in as many processes as
+the engine has workers.
 """
 
 from __future__ import annotations
 
-import math
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from limo_nb.core.files import write_json
-from limo_nb.core.runs import (
-    Artifact,
-    Run,
-)
-from limo_nb.core.settings import (
-    Profile,
-    Sampling,
-    SftSettings,
-)
-from limo_nb.evaluation import (
-    attempts,
-    benchmarks,
-    estimates,
-)
-from limo_nb.experiments.differences import differences
-from limo_nb.experiments.processes import spread
-from limo_nb.experiments.variants import HEADLINE, table
-from limo_nb.inference import (
-    model_digest,
-)
-from limo_nb.sft import (
-    Task,
-    epochs,
-    fine_tune_here,
-    fine_tune_many,
-)
+from limo_nb.core.records import load_table, save_tables
+from limo_nb.core.runs import Artifact, Run
+from limo_nb.core.settings import Profile, Sampling
+from limo_nb.evaluation import accuracies, benchmark_items, evaluate
+from limo_nb.experiments.budgets import at_equal_steps, steps_of
+from limo_nb.experiments.differences import headline_differences
+from limo_nb.experiments.processes import in_processes
+from limo_nb.experiments.training_runs import TrainingRun, carry_out, results_of
+from limo_nb.experiments.variants import HEADLINE
+from limo_nb.inference import model_digest
+from limo_nb.sft import Task, epochs, fine_tune_here, fine_tune_many
+
+PRECISION_ROWS, PRECISION_STEPS = 8, 4  # short: one of the two may be emulated
 
 
 # ---------------------------------------------------------------------------- training
-def steps_of(settings: SftSettings, rows: int) -> int:
-    """Optimiser steps that `settings` takes over `rows` rows."""
-    return settings.epochs * math.ceil(rows / settings.batch_size)
-
-
-def at_equal_steps(settings: SftSettings, rows: int, steps: int) -> SftSettings:
-    """Settings that see `rows` rows once in about `steps` steps (a larger batch).
-
-    The batch is a multiple of the ranks, which share it out, so steps may be a few less.
-    """
-    size = settings.ranks * math.ceil(rows / steps / settings.ranks)
-    return settings.model_copy(update={"epochs": 1, "batch_size": size})
-
-
 def train(run: Run) -> Artifact:
     """Stage `models/trained`: every headline model, by one start of DeepSpeed's ranks.
 
-    Each arm and seed has a folder of its own, see `trained`. With `sft.held_out` its model
-    is that of the epoch that answers the most held-out questions.
+    Each variant and seed has a folder of its own, see `trained`. With `sft.held_out` its
+    model is that of the epoch that answers the most held-out questions.
     """
-    profile, sets = run.profile, run.load("models/sets")
-    settings, backbones = profile.sft, dict(profile.models)
+    sets, models = run.load("models/sets"), dict(run.profile.models)
+    backbones = {own.backbone: models[own.backbone] for own in HEADLINE.values()}
 
-    def make(folder: Path) -> None:
+    def make(folder: Path, profile: Profile) -> None:
+        settings = profile.sft
+        limo = load_table(sets, "limo")
         tasks = []
-        for arm in HEADLINE.values():
-            rows = table(sets / f"{arm.rows}.parquet")
-            own = settings
-            if arm.name == "bulk":
-                limo = table(sets / "limo.parquet")
+        for variant in HEADLINE.values():
+            rows, own = load_table(sets, variant.rows), settings
+            if variant.name == "bulk":
                 own = at_equal_steps(settings, len(rows), steps_of(settings, len(limo)))
             for seed in settings.seeds:
-                place = folder / f"{arm.name}-{seed}"
-                backbone = backbones[arm.backbone]
+                place = folder / f"{variant.name}-{seed}"
+                backbone = backbones[variant.backbone]
                 tasks.append(Task(rows, backbone, own, seed, profile.system_prompt, place))
         fine_tune_many(tasks)
         if settings.held_out:
-            items = table(sets / "held-out.parquet")
+            items = load_table(sets, "held-out")
             for task in tasks:
                 if task.settings.epochs > 1:
                     choose_epoch(profile, task.folder, items)
 
+    # The other sections are read where an epoch is chosen.
+    more = ("engine", "evaluation") if run.profile.sft.held_out else ()
     return run.make(
-        "models/trained", make, inputs=[sets],
-        params={
-            "sft": settings, "system_prompt": profile.system_prompt,
-            "backbones": {
-                arm.backbone: model_digest(backbones[arm.backbone]) for arm in HEADLINE.values()
-            },
-        },
+        "models/trained", make, inputs=[sets], reads=("sft", "system_prompt", *more),
+        params={name: model_digest(model) for name, model in backbones.items()},
     )  # fmt: skip
 
 
@@ -105,15 +71,12 @@ def choose_epoch(profile: Profile, folder: Path, questions: Dataset) -> dict[str
     greedy = Sampling(max_new_tokens=limit)
 
     def right(model: Path) -> int:
-        results = attempts.evaluate(
-            str(model), items, greedy, profile.engine, profile.system_prompt, folder / "epochs"
+        results = evaluate(
+            model, items, greedy, profile.engine, profile.system_prompt, folder / "epochs"
         )
         return sum(verdict is True for verdict in results["correct"])
 
     return epochs.choose(folder, right, len(items))
-
-
-PRECISION_ROWS, PRECISION_STEPS = 8, 4  # short: one of the two may be emulated
 
 
 def in_both_precisions(run: Run) -> Artifact:
@@ -122,116 +85,69 @@ def in_both_precisions(run: Run) -> Artifact:
     The shortest rows of LIMO's set, one process. Leaves float32/ and bfloat16/, each with
     log.jsonl and done.json.
     """
-    profile, sets = run.profile, run.load("models/sets")
-    batch = PRECISION_ROWS // 2
-    short = profile.sft.model_copy(
-        update={"batch_size": batch, "epochs": PRECISION_STEPS * batch // PRECISION_ROWS,
-                "ranks": 1, "keep_epochs": False, "held_out": 0.0}
-    )  # fmt: skip
+    sets, base = run.load("models/sets"), run.profile.models.base
 
-    def make(folder: Path) -> None:
-        rows = sorted(table(sets / "limo.parquet"), key=lambda row: len(row["solution"]))
+    def make(folder: Path, profile: Profile) -> None:
+        batch = PRECISION_ROWS // 2
+        short = profile.sft.model_copy(
+            update={"batch_size": batch, "epochs": PRECISION_STEPS * batch // PRECISION_ROWS,
+                    "ranks": 1, "keep_epochs": False, "held_out": 0.0}
+        )  # fmt: skip
+        rows = sorted(load_table(sets, "limo"), key=lambda row: len(row["solution"]))
         shortest = Dataset.from_list(rows[:PRECISION_ROWS])
         for dtype in ("float32", "bfloat16"):
             settings = short.model_copy(update={"dtype": dtype})
             fine_tune_here(
-                shortest, profile.models.base, settings, short.seeds[0],
-                profile.system_prompt, folder / dtype,
-            )  # fmt: skip
+                shortest, base, settings, short.seeds[0], profile.system_prompt, folder / dtype
+            )
 
     return run.make(
-        "models/precision", make, inputs=[sets],
-        params={"sft": short, "base": model_digest(profile.models.base)},
+        "models/precision", make, inputs=[sets], reads=("sft", "system_prompt"),
+        params={"base": model_digest(base)},
     )  # fmt: skip
 
 
-def trained(run: Run, arm: str, seed: int) -> Path:
+def trained(run: Run, variant: str, seed: int) -> Path:
     """The folder of one headline model: `model/`, log.jsonl and done.json."""
-    return run.load("models/trained") / f"{arm}-{seed}"
-
-
-def models(run: Run) -> dict[str, list[str]]:
-    """Every model of the evaluation: name -> its folders or ids, one a training seed."""
-    found = {"base": [run.profile.models.base], "poor": [run.profile.models.poor]}
-    for arm in HEADLINE:
-        seeds = run.profile.sft.seeds
-        found[arm] = [str(trained(run, arm, seed) / "model") for seed in seeds]
-    return found
+    return run.load("models/trained") / f"{variant}-{seed}"
 
 
 # -------------------------------------------------------------------------- evaluation
 def evaluate_all(run: Run) -> Artifact:
     """Stage `evaluation`: every headline model on every benchmark.
 
-    Leaves results-<model>-<number>.parquet, table.json (accuracies with intervals) and
-    differences.json (each model against base, and limo against each).
+    Leaves the tables results-<model>-<number>, table.json (rows of `AccuracyRow`) and
+    differences.json (rows of `DifferenceRow`: each model against base, and limo against
+    each).
     """
-    profile, named = run.profile, models(run)
+    models = evaluated_models(run)
 
-    def make(folder: Path) -> None:
-        items = benchmarks.benchmark_items(profile.evaluation)
-        items.to_parquet(folder / "items.parquet")
-        jobs = [
-            _Job(f"{name}-{number}", model, profile, str(folder))
-            for name, folders in named.items()
+    def make(folder: Path, profile: Profile) -> None:
+        save_tables(folder, items=benchmark_items(profile.evaluation))
+        runs = [
+            TrainingRun(
+                f"{name}-{number}", model, folder, profile.evaluation.sampling,
+                profile.engine, profile.system_prompt,
+            )
+            for name, folders in models.items()
             for number, model in enumerate(folders)
-        ]
-        spread(_evaluate_job, jobs, profile.engine.workers, "models evaluated")
-        results = {
-            name: [
-                table(folder / f"results-{name}-{number}.parquet")
-                for number in range(len(folders))
-            ]
-            for name, folders in named.items()
-        }
-        write_json(folder / "table.json", estimates.table(results))
-        write_json(folder / "differences.json", differences(results))
+        ]  # fmt: skip
+        in_processes(carry_out, runs, profile.engine.workers, "models evaluated")
+        results = {name: results_of(folder, name) for name in models}
+        write_json(folder / "table.json", accuracies(results))
+        write_json(folder / "differences.json", headline_differences(results))
 
     return run.make(
         "evaluation", make, inputs=[run.load("models/trained")],
-        params={
-            "evaluation": profile.evaluation, "engine": profile.engine,
-            "system_prompt": profile.system_prompt,
-            "base": model_digest(profile.models.base),
-            "poor": model_digest(profile.models.poor),
-        },
+        reads=("evaluation", "engine", "system_prompt"),
+        params={name: model_digest(models[name][0]) for name in ("base", "poor")},
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One model to evaluate, or to train and evaluate (where it has rows)."""
-
-    name: str
-    model: str
-    profile: Profile
-    folder: str
-    rows: str = ""  # parquet of training rows, or nothing to train
-    settings: SftSettings | None = None
-    seed: int = 0
-
-
-def _evaluate_job(job: _Job) -> None:
-    """Write results-<name>.parquet; a file that is there is final."""
-    folder = Path(job.folder)
-    out = folder / f"results-{job.name}.parquet"
-    if out.exists():
-        return
-    model, work = job.model, folder / f"work-{job.name}"
-    if job.rows:
-        model = str(
-            fine_tune_here(
-                table(Path(job.rows)), job.model, job.settings, job.seed,
-                job.profile.system_prompt, work,
-            )
-        )  # fmt: skip
-    # One process a model: starting workers would take longer than the work.
-    engine = job.profile.engine.model_copy(update={"workers": 1})
-    results = attempts.evaluate(
-        model, table(folder / "items.parquet"), job.profile.evaluation.sampling, engine,
-        job.profile.system_prompt, work / "completions",
-    )  # fmt: skip
-    partial = out.with_suffix(".partial")
-    results.to_parquet(partial)
-    partial.replace(out)
-    shutil.rmtree(work, ignore_errors=True)
+def evaluated_models(run: Run) -> dict[str, list[str]]:
+    """Every model of the evaluation: name -> its folders or ids, one a training seed."""
+    found = {"base": [run.profile.models.base], "poor": [run.profile.models.poor]}
+    for variant in HEADLINE:
+        seeds = run.profile.sft.seeds
+        found[variant] = [str(trained(run, variant, seed) / "model") for seed in seeds]
+    return found

@@ -1,9 +1,4 @@
-"""The arms of the experiment: which rows train which model, and what came of it.
-
-The headline arms (chapter 6) are trained by DeepSpeed, all of them by one start; the
-small arms of the ablations (chapter 9) by the same `Trainer` in a few resident
-processes. Every arm keeps the learning rate, schedule and seeds of its profile.
-"""
+"""One job a process: what fills a machine with many small trainings or evaluations."""
 
 from __future__ import annotations
 
@@ -13,19 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
-from typing import Any
+from typing import TypeVar
 
 from limo_nb.core.machine import ONE_THREAD
-from limo_nb.core.progress import progress
-from limo_nb.inference import (
-    ALLOCATOR,
-)
+from limo_nb.core.progress import progress_bar
+from limo_nb.inference import ALLOCATOR
+
+Given = TypeVar("Given")
+Returned = TypeVar("Returned")
 
 
-def spread(
-    function: Callable[[Any], Any], jobs: Sequence[Any], processes: int, label: str
-) -> list[Any]:
-    """What `function` returns for every job; run in resident processes.
+def in_processes(
+    function: Callable[[Given], Returned], jobs: Sequence[Given], processes: int, label: str
+) -> list[Returned]:
+    """What `function` returns for every job, in order; run in resident processes.
 
     A failing job raises after the ones that run have ended; finished jobs keep what
     they wrote.
@@ -36,7 +32,7 @@ def spread(
     with _variables(ONE_THREAD | ALLOCATOR), pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
-            with progress(len(jobs), "jobs", label) as bar:
+            with progress_bar(len(jobs), "jobs", label) as bar:
                 for future in as_completed(futures):
                     future.result()
                     bar.update()
@@ -73,5 +69,6 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """A kernel that was killed would leave workers that wait for jobs for ever."""
-    parent_process().join()
+    if parent := parent_process():
+        parent.join()
     os._exit(1)

@@ -1,7 +1,7 @@
 """A second domain in the lab's size: tiny programs, their tests, and who writes them.
 
 A problem asks for a function of a list of whole numbers that takes a few steps; its
-reference is a set of unit tests (`verifiers.as_reference`). The `Writer` is a small random
+reference is a set of unit tests (`as_reference`). The `Writer` is a small random
 program and no language model: it reads the question, writes a line for each step, and now
 and then slips. What a slip does to the program it does not know; that is for the tests to
 find out. Chapter 12.
@@ -9,35 +9,30 @@ find out. Chapter 12.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from datasets import Dataset
 
 from limo_nb.core.settings import Sampling
-from limo_nb.grading.verifiers import (
-    UnitTests,
-    as_reference,
-)
-from limo_nb.inference import (
-    Batch,
-    Completion,
-)
-from limo_nb.problems.sources import COLUMNS
+from limo_nb.grading import UnitTests
+from limo_nb.grading.verifiers import as_reference
+from limo_nb.inference import Batch, Completion
+from limo_nb.problems import COLUMNS
 
 TESTS = 8  # of a problem
 OPENING = "Write a function f(xs) of a list of whole numbers. In this order:"
 TASK = re.compile(r"(?:^|, )\d+\) (.+?)(?=, \d+\) |\. It returns )")
+# To be changed when a writer's answers change; they are drawn from a key that has it.
+DRAWS = "d019b068e30ae488"
 RESULT = re.compile(r"It returns (.+)\.$")
 
 
 @dataclass(frozen=True)
-class Step:
+class ProgramStep:
     """One step: the words of the task, what it does, the line for it, and slips of it."""
 
     says: str
@@ -53,61 +48,61 @@ def _odd_part(x: int) -> int:
 
 
 STEPS = (
-    Step("keep the even numbers", lambda xs: [x for x in xs if x % 2 == 0],
+    ProgramStep("keep the even numbers", lambda xs: [x for x in xs if x % 2 == 0],
          "xs = [x for x in xs if x % 2 == 0]", ("xs = [x for x in xs if x % 2]",)),
-    Step("keep the numbers greater than 2", lambda xs: [x for x in xs if x > 2],
+    ProgramStep("keep the numbers greater than 2", lambda xs: [x for x in xs if x > 2],
          "xs = [x for x in xs if x > 2]",
          ("xs = [x for x in xs if x >= 2]", "xs = [x for x in xs if x < 2]")),
-    Step("double each number", lambda xs: [2 * x for x in xs],
+    ProgramStep("double each number", lambda xs: [2 * x for x in xs],
          "xs = [2 * x for x in xs]", ("xs = [x ** 2 for x in xs]", "xs = xs * 2")),
-    Step("add 3 to each number", lambda xs: [x + 3 for x in xs],
+    ProgramStep("add 3 to each number", lambda xs: [x + 3 for x in xs],
          "xs = [x + 3 for x in xs]", ("xs = xs + [3]", "xs = [x + x for x in xs]")),
-    Step("replace each number by its absolute value", lambda xs: [abs(x) for x in xs],
+    ProgramStep("replace each number by its absolute value", lambda xs: [abs(x) for x in xs],
          "xs = [abs(x) for x in xs]", ("xs = [-x for x in xs]", "xs = abs(xs)")),
-    Step("take the remainder of each number by 5", lambda xs: [x % 5 for x in xs],
+    ProgramStep("take the remainder of each number by 5", lambda xs: [x % 5 for x in xs],
          "xs = [x % 5 for x in xs]", ("xs = [x // 5 for x in xs]",)),
-    Step("put the numbers in increasing order", lambda xs: sorted(xs),
+    ProgramStep("put the numbers in increasing order", lambda xs: sorted(xs),
          "xs = sorted(xs)", ("xs = xs.sort()", "xs = sorted(set(xs))")),
-    Step("reverse the list", lambda xs: xs[::-1],
+    ProgramStep("reverse the list", lambda xs: xs[::-1],
          "xs = xs[::-1]", ("xs = xs[:-1]", "xs = sorted(xs, reverse=True)")),
-    Step("drop repeated numbers and keep the first of each",
+    ProgramStep("drop repeated numbers and keep the first of each",
          lambda xs: list(dict.fromkeys(xs)), "xs = list(dict.fromkeys(xs))",
          ("xs = sorted(set(xs))", "xs = [x for x in xs if xs.count(x) == 1]")),
-    Step("replace each number by the sum of all up to it",
+    ProgramStep("replace each number by the sum of all up to it",
          lambda xs: [sum(xs[: i + 1]) for i in range(len(xs))],
          "xs = [sum(xs[:i + 1]) for i in range(len(xs))]",
          ("xs = [sum(xs[:i]) for i in range(len(xs))]",
           "xs = [sum(xs[:i]) for i in range(1, len(xs))]")),
-    Step("replace the list by the differences of neighbours",
+    ProgramStep("replace the list by the differences of neighbours",
          lambda xs: [xs[i + 1] - xs[i] for i in range(len(xs) - 1)],
          "xs = [b - a for a, b in zip(xs, xs[1:])]",
          ("xs = [a - b for a, b in zip(xs, xs[1:])]",
           "xs = [xs[i + 1] - xs[i] for i in range(len(xs))]")),
-    Step("keep every second number from the first on", lambda xs: xs[::2],
+    ProgramStep("keep every second number from the first on", lambda xs: xs[::2],
          "xs = xs[::2]", ("xs = xs[1::2]",)),
-    Step("multiply each number by its position counted from 1",
+    ProgramStep("multiply each number by its position counted from 1",
          lambda xs: [i * x for i, x in enumerate(xs, 1)],
          "xs = [i * x for i, x in enumerate(xs, 1)]",
          ("xs = [i * x for i, x in enumerate(xs)]",)),
-    Step("halve each number until it is odd but leave 0 as it is",
+    ProgramStep("halve each number until it is odd but leave 0 as it is",
          lambda xs: [_odd_part(x) for x in xs],
          "for i in range(len(xs)):\n    while xs[i] and xs[i] % 2 == 0:\n        xs[i] //= 2",
          ("for i in range(len(xs)):\n    while xs[i] % 2 == 0:\n        xs[i] //= 2",)),
 )  # fmt: skip
 ENDS = (
-    Step("their sum", sum, "return sum(xs)", ("return sum(xs[1:])",)),
-    Step("the largest number or 0 for an empty list", lambda xs: max(xs, default=0),
+    ProgramStep("their sum", sum, "return sum(xs)", ("return sum(xs[1:])",)),
+    ProgramStep("the largest number or 0 for an empty list", lambda xs: max(xs, default=0),
          "return max(xs, default=0)", ("return max(xs)", "return max([0] + xs)")),
-    Step("how many numbers are left", len, "return len(xs)", ("return len(set(xs))",)),
-    Step("the list", lambda xs: xs, "return xs", ("return print(xs)",)),
-    Step("the last number or 0 for an empty list", lambda xs: xs[-1] if xs else 0,
+    ProgramStep("how many numbers are left", len, "return len(xs)", ("return len(set(xs))",)),
+    ProgramStep("the list", lambda xs: xs, "return xs", ("return print(xs)",)),
+    ProgramStep("the last number or 0 for an empty list", lambda xs: xs[-1] if xs else 0,
          "return xs[-1] if xs else 0", ("return xs[-1]", "return xs[0] if xs else 0")),
 )  # fmt: skip
 
 
 # ---------------------------------------------------------------- problems
 def problems(size: int, seed: int, most: int = 6) -> Dataset:
-    """`size` problems of 1 to `most` steps with the columns of `problems.COLUMNS`.
+    """`size` problems of 1 to `most` steps (rows of `Problem`).
 
     The subject is what the function returns, the level the number of its steps.
     """
@@ -127,7 +122,7 @@ def problems(size: int, seed: int, most: int = 6) -> Dataset:
     return Dataset.from_list(rows, features=COLUMNS)
 
 
-def read(question: str) -> list[Step]:
+def steps_asked(question: str) -> list[ProgramStep]:
     """The steps that a question asks for, the last of which is what is returned."""
     asked = question.removeprefix(OPENING).strip()
     tasks, result = TASK.findall(asked), RESULT.search(asked)
@@ -140,7 +135,7 @@ def read(question: str) -> list[Step]:
 
 def reference(question: str, count: int = TESTS, seed: int = 0) -> str:
     """Unit tests of a question. Those of a seed have the same arguments for all questions."""
-    *steps, end = read(question)
+    *steps, end = steps_asked(question)
     tests = []
     for xs in inputs(count, seed):
         value: Any = list(xs)
@@ -157,7 +152,7 @@ def inputs(count: int, seed: int = 0) -> list[list[int]]:
     return [drawn[0], [0], [], *drawn[1:]][:count]
 
 
-def program(steps: list[Step], lines: list[str] | None = None) -> str:
+def program(steps: list[ProgramStep], lines: list[str] | None = None) -> str:
     """The program that takes `steps`, with other `lines` in place of theirs."""
     body = "\n".join(lines or [step.line for step in steps])
     return "def f(xs):\n" + "\n".join(f"    {line}" for line in body.split("\n")) + "\n"
@@ -187,7 +182,7 @@ def tried_again(
 # ---------------------------------------------------------------- who writes them
 @dataclass(frozen=True)
 class Writer:
-    """An engine (`generation.Engine`) that writes programs; its skill is four numbers.
+    """An engine (`inference.Engine`) that writes programs; its skill is four numbers.
 
     It slips at a step with probability `slip`. In a `careful` share of its answers it
     tries each step on an example, and `notices` that share of the slips it then makes. It
@@ -203,9 +198,8 @@ class Writer:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What its answers depend on: all of its fields, and this file."""
-        code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
-        return {name: str(value) for name, value in vars(self).items()} | {"code": code}
+        """What its answers depend on: all of its fields, and how it writes."""
+        return {name: str(value) for name, value in vars(self).items()} | {"code": DRAWS}
 
     def __enter__(self) -> Writer:
         return self
@@ -214,6 +208,7 @@ class Writer:
         pass
 
     def length(self, prompt: Any) -> int:
+        """Characters of the question."""
         return len(_question(prompt))
 
     def run(
@@ -233,7 +228,7 @@ class Writer:
 
     def write(self, question: str, rng: Random) -> str:
         """An answer to `question`: some thoughts, and a program in a block."""
-        steps, mood = read(question), rng.random()
+        steps, mood = steps_asked(question), rng.random()
         hasty, careful = mood < self.hasty, mood >= 1 - self.careful
         thoughts, lines, example = [], [], [4, 0, -3, 4]
         for number, step in enumerate(steps, 1):

@@ -18,12 +18,12 @@ from limo_nb.lab.facts import single_facts
 
 
 def answers(right: dict[tuple[str, str], list[bool | None]]) -> Dataset:
-    """One item a level (1, 2, …) for each of (model, way)."""
+    """One item a level (1, 2, …) for each of (model, prompt format)."""
     rows = [
-        {"model": role, "way": way, "benchmark": f"family-{level % 2}", "in_domain": True,
+        {"model": role, "format": shape, "benchmark": f"family-{level % 2}", "in_domain": True,
          "level": level, "id": f"p{level}", "sample": 0, "correct": correct, "tokens": 3,
          "finished": True}
-        for (role, way), outcomes in right.items()
+        for (role, shape), outcomes in right.items()
         for level, correct in enumerate(outcomes, 1)
     ]  # fmt: skip
     return Dataset.from_list(rows)
@@ -40,7 +40,7 @@ MADE_UP = answers(
 
 
 @pytest.mark.parametrize(
-    ("role", "way", "group", "value", "items"),
+    ("role", "shape", "group", "value", "items"),
     [
         ("base", "chat", "1 step", 1.0, 1),
         ("base", "chat", "3 steps", 0.0, 1),
@@ -49,9 +49,9 @@ MADE_UP = answers(
         ("poor", "textbook", "many steps", 0.0, 4),
     ],
 )
-def test_accuracy_is_the_share_of_problems_in_a_group(role, way, group, value, items) -> None:
-    rows = {(r["model"], r["way"], r["group"]): r for r in elicitation.estimates(MADE_UP)}
-    row = rows[role, way, group]
+def test_accuracy_is_the_share_of_problems_in_a_group(role, shape, group, value, items) -> None:
+    rows = {(r["model"], r["format"], r["group"]): r for r in elicitation.estimates(MADE_UP)}
+    row = rows[role, shape, group]
     assert (row["accuracy"], row["items"]) == (value, items)
     assert row["low"] <= value <= row["high"] and row["low"] < row["high"]
 
@@ -69,7 +69,7 @@ def test_facts_are_different_and_reproducible() -> None:
     assert all(fact["follows"].endswith(".") for fact in facts)
 
 
-def test_prompts_differ_in_way_only() -> None:
+def test_prompts_differ_in_format_only() -> None:
     page = elicitation.prompt("textbook", "What is 7+4?", "Think.")
     chat = elicitation.prompt("chat", "What is 7+4?", "Think.")
     assert "What is 7+4?" in page and page.endswith("\n")
@@ -84,10 +84,10 @@ def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
         {"models.base": model, "models.poor": model, "engine.workers": 1,
          "evaluation.items": 1, "evaluation.sampling.max_new_tokens": 4},
     )  # fmt: skip
-    made = elicitation.make(run)
+    made = elicitation.run_elicitation(run)
     results = Dataset.from_parquet(str(made / "results.parquet"))
-    assert len(results) == 4 * len(elicitation.drawn(run.profile))
-    assert set(results["way"]) == set(elicitation.WAYS) and set(results["model"]) == set(
+    assert len(results) == 4 * len(elicitation.drawn(run.profile.evaluation))
+    assert set(results["format"]) == set(elicitation.FORMATS) and set(results["model"]) == set(
         elicitation.ROLES
     )
     facts = Dataset.from_parquet(str(made / "facts.parquet"))
@@ -95,7 +95,7 @@ def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
     assert len(facts) == 2 * len(asked) == 36
     assert not any(facts["correct"]), "a random model knows nothing"
     quantity = rules.Quantity(
-        table="probe", name="base textbook", minus="base chat", group="many steps"
+        table="elicitation", name="base textbook", minus="base chat", group="many steps"
     )
-    measured = measuring.measure(quantity, measuring.tables(run))
+    measured = measuring.measure_quantity(quantity, measuring.tables(run))
     assert measured["paired"] and measured["low"] <= measured["value"] <= measured["high"]

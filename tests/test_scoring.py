@@ -58,7 +58,7 @@ def settled(home, monkeypatch):
 
 def job(home: Path, *names: str, model: int = 0, name: str = "paper-v3", **changes):
     chosen = protocol(name, **{"max_new_tokens": 12, **changes})
-    return scoring.Job(str(home / f"model-{model}"), names, chosen, ENGINE, items=6)
+    return scoring.ScoreRequest(str(home / f"model-{model}"), names, chosen, ENGINE, items=6)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,13 @@ def scored(home) -> Path:
     patch = pytest.MonkeyPatch()
     patch.setenv("LIMO_NB_DATA", str(home / "data"))
     patch.setenv("LIMO_NB_RUNS", str(home / "runs"))
-    found = scoring.score(job(home, "lab", "aime25_1"), home / "out")
+    found = scoring.score_model(job(home, "lab", "aime25_1"), home / "out")
     patch.undo()
     return found.path
 
 
 def test_a_run_leaves_results_a_table_and_says_what_made_it(home, scored):
-    found, results = scoring.load(scored)
+    found, results = scoring.load_scores(scored)
     assert len(results) == 60 + 6 * 4
     made = found.manifest
     assert made["protocol"]["name"] == "paper-v3"
@@ -102,43 +102,43 @@ def test_the_table_has_three_counts_and_what_varies(scored):
 
 def test_a_finished_run_is_not_run_again(home, scored, monkeypatch):
     monkeypatch.setattr(scoring, "open_engine", None)  # whoever calls it fails
-    again = scoring.score(job(home, "lab", "aime25_1"), home / "out")
+    again = scoring.score_model(job(home, "lab", "aime25_1"), home / "out")
     assert again.path == scored
 
 
 def test_a_score_does_not_depend_on_what_else_was_asked(home, scored):
-    alone = scoring.score(job(home, "aime25_1"), home / "alone")
+    alone = scoring.score_model(job(home, "aime25_1"), home / "alone")
     mine = alone.path / "results-aime25_1.parquet"
     rows = [scoring.Dataset.from_parquet(str(f)).to_list() for f in (
         mine, scored / "results-aime25_1.parquet"
     )]  # fmt: skip
     assert rows[0] == rows[1]
-    other = scoring.score(job(home, "aime25_1", seed=1), home / "alone")
+    other = scoring.score_model(job(home, "aime25_1", seed=1), home / "alone")
     assert other.path != alone.path
-    texts = [scoring.load(found.path)[1]["text"] for found in (alone, other)]
+    texts = [scoring.load_scores(found.path)[1]["text"] for found in (alone, other)]
     assert list(texts[0]) != list(texts[1])
 
 
 def test_what_cannot_be_scored(home):
     with pytest.raises(ValueError, match="unknown benchmarks"):
-        scoring.score(job(home, "aime24"), home / "out")
+        scoring.score_model(job(home, "aime24"), home / "out")
     with pytest.raises(ValueError, match="name a benchmark"):
-        scoring.score(job(home), home / "out")
+        scoring.score_model(job(home), home / "out")
     with pytest.raises(ValueError, match="no model at .*model-9"):
-        scoring.score(job(home, "lab", model=9), home / "out")
+        scoring.score_model(job(home, "lab", model=9), home / "out")
     with pytest.raises(FileNotFoundError, match="no finished run"):
-        scoring.load(home)
+        scoring.load_scores(home)
 
 
 def test_two_models_are_compared_on_the_same_items(home, scored):
-    other = scoring.score(job(home, "lab", "aime25_1", model=1), home / "out").path
+    other = scoring.score_model(job(home, "lab", "aime25_1", model=1), home / "out").path
     rows = scoring.compare([scored], [other])
     assert [row["group"] for row in rows][-1] == "all" and len(rows) == 14
     tables = [json.loads((folder / "table.json").read_text()) for folder in (scored, other)]
     for row, a, b in zip(rows, *tables, strict=True):
         assert row["value"] == pytest.approx(a["accuracy"] - b["accuracy"])
         assert row["right"] == a["right"] + b["right"] and 0 < row["p"] <= 1
-    greedy = scoring.score(job(home, "aime25_1", name="greedy"), home / "out").path
+    greedy = scoring.score_model(job(home, "aime25_1", name="greedy"), home / "out").path
     with pytest.raises(ValueError, match="named twice on one side"):
         scoring.compare([scored, scored], [other])
     with pytest.raises(ValueError, match="different protocols"):
@@ -181,7 +181,7 @@ def test_a_judge_decides_where_the_paper_has_one(
         scoring, "open_engine", lambda s, m: Scripted() if m == judge else plain(s, m)
     )
     asked = dataclasses.replace(job(home, "aime25_1", max_new_tokens=200), judge=judge)
-    found = scoring.score(asked, home / "out")
+    found = scoring.score_model(asked, home / "out")
     (row,) = found.json("table.json")
     assert row["graded_by"] == f"judge {judge}"
     assert found.manifest["judge"] == judge and found.manifest["judge_digest"]
@@ -210,7 +210,7 @@ def row_of(found) -> tuple[int, list[str]]:
 
 
 def test_disagreements_are_added_up_over_benchmarks(scored):
-    results = {"aime25_1": scoring.load(scored)[1]}
+    results = {"aime25_1": scoring.load_scores(scored)[1]}
     rows = scoring.tabulated(results, protocol("greedy"), apart={"aime25_1": 3, "dial": 4})
     counts = {row["group"]: row.get("disagreements") for row in rows}
     assert counts["aime25_1"] == 3 and counts["all"] == 7
@@ -229,13 +229,13 @@ def test_the_printed_table_has_pass_and_cons_where_there_are_several_samples(hom
 
 
 def test_a_judge_leaves_other_benchmarks_to_the_rules(home, scored):
-    results = {"lab": scoring.load(scored)[1].select(range(60))}
+    results = {"lab": scoring.load_scores(scored)[1].select(range(60))}
     rows = scoring.tabulated(results, protocol("greedy"), judge="someone")
     assert {row["graded_by"] for row in rows} == {"rule"}
 
 
 def test_without_a_judge_rules_grade_and_the_table_says_so(home, judged_benchmark):
-    found = scoring.score(job(home, "aime25_1"), home / "out")
+    found = scoring.score_model(job(home, "aime25_1"), home / "out")
     (row,) = found.json("table.json")
     assert row["graded_by"] == "rule"
 
@@ -243,11 +243,11 @@ def test_without_a_judge_rules_grade_and_the_table_says_so(home, judged_benchmar
 # ---------------------------------------------------------------- lm-evaluation-harness
 def test_a_run_killed_after_its_export_leaves_one_file_of_results(home):
     asked = job(home, "aime25_1", name="greedy")
-    found = scoring.score(asked, home / "out")
+    found = scoring.score_model(asked, home / "out")
     (file,) = (found / "lm-eval").glob("*/results_*.json")
     file.rename(file.with_name("results_2000-01-01T00-00-00.json"))
     (found / "manifest.json").unlink()
-    again = scoring.score(asked, home / "out")
+    again = scoring.score_model(asked, home / "out")
     assert again.path == found.path and again.manifest["resumed"]
     (new,) = (found / "lm-eval").glob("*/results_*.json")
     assert "2000" not in new.name
@@ -302,11 +302,11 @@ def test_the_harness_prints_our_results(scored):
 # Runs the command, and writes down the keys that are made and how many answers are graded.
 LOGGED = """
 import sys, time
-from limo_nb import evaluation
-from limo_nb.inference import local
+from limo_nb.evaluation import attempts
+from limo_nb.inference import transformers_engine
 log, sys.argv = open(sys.argv[1], "a"), ["limo-nb", *sys.argv[2:]]
-run, graded = local.TransformersEngine.run, evaluation._graded
-evaluation.CHUNK = 2
+engine, graded = transformers_engine.TransformersEngine, attempts._graded
+run, attempts.CHUNK = engine.run, 2
 
 def slower(self, batches, sampling):
     for ready in run(self, batches, sampling):
@@ -319,7 +319,7 @@ def counted(pairs, tolerance):
     time.sleep(0.5)
     return graded(pairs, tolerance)
 
-local.TransformersEngine.run, evaluation._graded = slower, counted
+engine.run, attempts._graded = slower, counted
 from limo_nb.cli import main
 main()
 """

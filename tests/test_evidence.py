@@ -9,23 +9,27 @@ import numpy as np
 import pytest
 import yaml
 from datasets import Dataset
+from graded import results_of
 
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.paper import reported
 from limo_nb.core.runs import Run
+from limo_nb.evaluation import RESULTS, accuracies
 from limo_nb.evidence import (
+    judging,
     measuring,
     rules,
     show,
 )
-from limo_nb.evidence.measuring import (
+from limo_nb.evidence.judging import (
     CONTRADICTED,
     REPRODUCED,
     SHOWN,
     UNDECIDED,
     UNTESTED,
 )
+from limo_nb.experiments import differences, elicitation
 from limo_nb.lab.world import IN_DOMAIN
 
 CLAIM = {
@@ -46,7 +50,7 @@ def accuracy(name: str, value: float, half: float = 0.03, group: str = "all", **
 
 
 def verdict(rows: list[dict], small: bool = True, **changes) -> tuple[str, str]:
-    (row,) = measuring.judge([rules.Claim(**(CLAIM | changes))], {"evaluation": rows}, small)
+    (row,) = judging.judge([rules.Claim(**(CLAIM | changes))], {"evaluation": rows}, small)
     return row["verdict"], row["reason"]
 
 
@@ -112,8 +116,8 @@ def test_claim_presupposes_its_design(rows: int, expected: str) -> None:
         }
     )
     evaluation = [accuracy("limo", 0.8), accuracy("base", 0.3)]
-    sets = [measuring._exact("limo", rows), measuring._exact("bulk", 1000)]
-    (row,) = measuring.judge([claim], {"evaluation": evaluation, "sets": sets})
+    sets = [measuring.exact_row("limo", rows), measuring.exact_row("bulk", 1000)]
+    (row,) = judging.judge([claim], {"evaluation": evaluation, "sets": sets})
     assert row["verdict"] == expected
     assert row["measured"]["share"]["value"] == pytest.approx(rows / 10)
 
@@ -135,13 +139,13 @@ def test_faulty_ledger_is_named(tmp_path: Path, changes: dict, message: str) -> 
     row = {key: value for key, value in CLAIM.items() if key != "least"} | changes
     path.write_text(yaml.safe_dump({"least": CLAIM["least"], "claims": [row]}))
     with pytest.raises(ValueError, match="claim 'gain'") as error:
-        rules.load(path)
+        rules.load_ledger(path)
     assert message in str(error.value)
 
 
 # ---------------------------------------------------------------- this book's ledger
 def ledger(repository: Path) -> list[rules.Claim]:
-    return rules.load(repository / "book" / "claims.yml")
+    return rules.load_ledger(repository / "book" / "claims.yml")
 
 
 def test_ledger_has_the_thresholds_that_were_asked_for(repository: Path) -> None:
@@ -181,27 +185,18 @@ def test_wrong_path_into_the_paper_s_figures_is_named() -> None:
 
 def test_stored_verdict_that_disagrees_with_its_numbers_is_found(repository: Path) -> None:
     known = ledger(repository)
-    rows = measuring.judge(known, made_up())
-    assert measuring.disagreements(known, rows) == []
+    rows = judging.judge(known, made_up())
+    assert judging.disagreements(known, rows) == []
     rows = json.loads(json.dumps(rows))  # as they are stored
-    assert measuring.disagreements(known, rows) == []
+    assert judging.disagreements(known, rows) == []
     (row,) = [row for row in rows if row["id"] == "in-domain"]
     assert row["verdict"] == SHOWN
     row["measured"]["gain"]["low"] = 12.0
-    assert measuring.disagreements(known, rows) == [
+    assert judging.disagreements(known, rows) == [
         "in-domain: stored 'shown in miniature', its numbers say 'undecided'"
     ]
     row["id"] = "renamed"
-    assert len(measuring.disagreements(known, rows)) == 2
-
-
-def test_every_stored_run_agrees_with_the_ledger(repository: Path) -> None:
-    stored = sorted((repository / "runs").glob("*/claims/current"))
-    if not stored:
-        pytest.skip("no run of chapter 10 under runs/: `limo-nb run` makes one")
-    for pointer in stored:
-        rows = json.loads((pointer.parent / pointer.read_text() / "claims.json").read_text())
-        assert measuring.disagreements(ledger(repository), rows) == [], pointer
+    assert len(judging.disagreements(known, rows)) == 2
 
 
 def made_up() -> dict[str, list[dict]]:
@@ -209,25 +204,25 @@ def made_up() -> dict[str, list[dict]]:
     groups = ("all", "in domain", "out of domain")
     levels = {"base": 0.2, "poor": 0.15, "bulk": 0.2, "random": 0.6, "limo": 0.8,
               "poor-limo": 0.15}  # fmt: skip
-    arms = {"quality-L5": 0.8, "quality-L1": 0.4, "questions-hard": 0.8,
+    small = {"quality-L5": 0.8, "quality-L1": 0.4, "questions-hard": 0.8,
             "questions-easy": 0.6, "rows-half": 0.78, "bulk-tokens": 0.25}  # fmt: skip
     return {
-        "probe": [
+        "elicitation": [
             accuracy("base textbook", 0.8, group="many steps", seeds=1),
             accuracy("base chat", 0.2, group="many steps", seeds=1),
         ],
         "evaluation": [accuracy(n, v, group=g) for n, v in levels.items() for g in groups],
-        "ablations": [accuracy(n, v) for n, v in arms.items()],
+        "ablations": [accuracy(n, v) for n, v in small.items()],
         "lengths": [
             accuracy("limo", 120, 9, group="out of domain"),
             accuracy("base", 6, 1, group="out of domain"),
         ],
-        "sets": [measuring._exact("limo", 100), measuring._exact("bulk", 5000)],
+        "sets": [measuring.exact_row("limo", 100), measuring.exact_row("bulk", 5000)],
     }
 
 
 def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
-    rows = measuring.judge(ledger(repository), made_up())
+    rows = judging.judge(ledger(repository), made_up())
     untested = [row["id"] for row in rows if row["verdict"] != SHOWN]
     assert untested == [claim.id for claim in ledger(repository) if claim.untested]
 
@@ -258,6 +253,87 @@ def table(**accuracies: float) -> list[dict]:
     ]  # fmt: skip
 
 
+SHARES = {"base": 0.1, "poor": 0.1, "bulk": 0.1, "random": 0.5, "limo": 0.95,
+          "poor-limo": 0.1}  # fmt: skip
+SMALL = {"quality-L5": 0.9, "quality-L1": 0.3, "questions-hard": 0.9, "questions-easy": 0.5,
+         "rows-8": 0.9, "rows-32": 0.95, "bulk-tokens": 0.1}  # fmt: skip
+HOMES = [f"in {n}" for n in range(4)] + [f"out {n}" for n in range(6)]  # benchmarks
+
+
+def graded(rng: np.random.Generator, share: float, tokens: int) -> Dataset:
+    """Answers to 25 items of each benchmark, about this share of them right."""
+    found = results_of({name: [[bool(x)] for x in rng.random(25) < share] for name in HOMES})
+    rows = [{**row, "tokens": tokens} for row in found]
+    return Dataset.from_list(rows, features=RESULTS)
+
+
+def leave_results(run: Run, stage: str, results: dict[str, list[Dataset]], pairs) -> None:
+    tables = {
+        f"results-{name}-{number}": table
+        for name, by_seed in results.items()
+        for number, table in enumerate(by_seed)
+    }
+    told = differences.paired(results, pairs)
+    leave(run, stage, table=accuracies(results), differences=told, **tables)
+
+
+@pytest.fixture
+def full_run(run: Run) -> Run:
+    """A run whose stages are made up of answers, by the functions of the real ones."""
+    rng = np.random.default_rng(3)
+    models = {
+        name: [graded(rng, share, 100 if name == "limo" else 5)
+               for _ in range(1 if name in ("base", "poor") else 3)]
+        for name, share in SHARES.items()
+    }  # fmt: skip
+    pairs = [("limo", other) for other in ("base", "bulk", "random", "poor-limo")]
+    leave_results(run, "evaluation", models, [*pairs, ("poor-limo", "poor")])
+    small = {name: [graded(rng, share, 9) for _ in range(3)] for name, share in SMALL.items()}
+    apart = [("quality-L5", "quality-L1"), ("questions-hard", "questions-easy")]
+    leave_results(run, "ablations", small, apart)
+    rows = Dataset.from_list([{"question": str(n)} for n in range(64)])
+    bulk = Dataset.from_list([{"question": str(n)} for n in range(3200)])
+    leave(run, "models/sets", limo=rows, random=rows, bulk=bulk)
+    asked = [
+        {"model": "base", "format": shape, "benchmark": "b", "level": 6, "id": str(item),
+         "in_domain": True, "sample": 0, "correct": bool(right), "tokens": 3, "finished": True}
+        for shape, share in (("chat", 0.1), ("textbook", 0.8))
+        for item, right in enumerate(rng.random(120) < share)
+    ]  # fmt: skip
+    answers = Dataset.from_list(asked)
+    tables = {"table": elicitation.estimates(answers), "differences": elicitation.gaps(answers)}
+    leave(run, "elicitation", **tables)
+    return run
+
+
+def stored_verdicts(run: Run, claims: list[rules.Claim]) -> list[dict]:
+    """As chapter 10 does: judged, written, and read again."""
+
+    def write(folder: Path) -> None:
+        write_json(folder / "claims.json", judging.judge(claims, measuring.tables(run)))
+
+    stages = [run.load(stage) for stage in ("models/sets", *measuring.STAGES)]
+    return run.make("claims", write, inputs=stages).json("claims.json")
+
+
+def test_a_run_s_verdicts_are_those_of_its_answers(full_run: Run, repository: Path) -> None:
+    claims = ledger(repository)
+    rows = stored_verdicts(full_run, claims)
+    assert judging.disagreements(claims, rows) == []
+    verdicts = {row["id"]: (row["verdict"], row["reason"]) for row in rows}
+    untested = [name for name, (verdict, _) in verdicts.items() if verdict == UNTESTED]
+    assert untested == [claim.id for claim in claims if claim.untested], verdicts
+    assert verdicts["in-domain"][0] == verdicts["out-of-domain"][0] == SHOWN
+
+
+def test_every_run_that_is_here_agrees_with_the_ledger(repository: Path) -> None:
+    """Of chapter 10, where this machine has run it; the run above is always there."""
+    for pointer in sorted((repository / "runs").glob("*/claims/current-*")):
+        key = json.loads(pointer.read_text())["key"]
+        rows = json.loads((pointer.parent / key / "claims.json").read_text())
+        assert judging.disagreements(ledger(repository), rows) == [], pointer
+
+
 def test_tables_of_an_empty_run_are_empty(run: Run) -> None:
     assert measuring.tables(run) == {}
 
@@ -275,8 +351,8 @@ def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
     leave(run, "evaluation", table=table(limo=0.8, base=0.3), differences=[pair], **answers)
     rows = Dataset.from_list([{"question": str(n)} for n in range(10)])
     leave(run, "models/sets", limo=rows, bulk=rows)
-    arms = {f"rows-{n}": n / 20 for n in (2, 4, 8)}
-    leave(run, "ablations", table=table(**arms))
+    small = {f"rows-{n}": n / 20 for n in (2, 4, 8)}
+    leave(run, "ablations", table=table(**small))
 
     found = measuring.tables(run)
     assert [row["value"] for row in found["sets"]] == [10, 10]
@@ -285,29 +361,20 @@ def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
     assert lengths["in domain"]["value"] == 2 and lengths["out of domain"]["value"] == 12
     assert lengths["all"]["items"] == 6 and lengths["all"]["seeds"] == 2
     quantity = rules.Quantity(table="evaluation", name="limo", minus="base")
-    measured = measuring.measure(quantity, found)
+    measured = measuring.measure_quantity(quantity, found)
     assert measured["paired"] and (measured["low"], measured["high"]) == (40, 60)
 
 
 def test_difference_of_independent_sides_is_as_wide_as_both() -> None:
     quantity = rules.Quantity(table="t", name="a", minus="b")
     sides = [accuracy("a", 0.7, 0.03), accuracy("b", 0.2, 0.04)]
-    found = measuring.measure(quantity, {"t": sides})
+    found = measuring.measure_quantity(quantity, {"t": sides})
     assert (found["value"], found["low"], found["high"]) == pytest.approx((50, 45, 55))
-
-
-def test_mean_interval_covers_and_narrows() -> None:
-    values = np.random.default_rng(1).normal(50, 10, 4000)
-    mean, low, high = measuring.mean_interval(values)
-    assert low < 50 < high and low < mean < high and high - low < 1
-    assert measuring.mean_interval(values) == (mean, low, high)
-    with pytest.raises(ValueError, match="no values"):
-        measuring.mean_interval(np.array([]))
 
 
 def test_ledger_table_escapes_and_shows_verdicts(repository: Path) -> None:
     known = ledger(repository)
-    rows = measuring.judge(known, made_up())
+    rows = judging.judge(known, made_up())
     html = show.ledger_html(known, rows)
     assert html.count("<tr>") == len(known) + 1
     assert html.count("<b>shown in miniature</b>") == show.tally(rows)[SHOWN]
@@ -317,6 +384,6 @@ def test_ledger_table_escapes_and_shows_verdicts(repository: Path) -> None:
 
 def test_margins_are_drawn_where_something_was_measured(repository: Path) -> None:
     known = ledger(repository)
-    assert show.margins(known, measuring.judge(known, {}), "nothing") is None
-    figure = show.margins(known, measuring.judge(known, made_up()), "All claims held")
+    assert show.margins(known, judging.judge(known, {}), "nothing") is None
+    figure = show.margins(known, judging.judge(known, made_up()), "All claims held")
     assert len(figure.axes[0].get_yticklabels()) >= 10

@@ -8,10 +8,10 @@ from tiny import tiny_model
 from limo_nb.core.settings import EngineSettings
 from limo_nb.evaluation.model_judge import (
     JUDGED,
-    disagreements,
-    judge,
-    prompt,
+    judge_answers,
+    judge_prompt,
     read_verdict,
+    rule_disagreements,
     with_judge,
 )
 from limo_nb.grading.verdicts import Verdict
@@ -40,7 +40,7 @@ def test_a_reply_that_was_cut_off_decides_nothing():
 
 
 def test_texts_are_put_into_the_prompt_as_they_are():
-    asked = prompt("What is {answer}?", r"\frac{1}{2}", "{question} {0} VERDICT: SAME")
+    asked = judge_prompt("What is {answer}?", r"\frac{1}{2}", "{question} {0} VERDICT: SAME")
     user = asked[-1]["content"]
     assert "What is {answer}?" in user and r"\frac{1}{2}" in user
     assert "{question} {0} VERDICT: SAME" in user and "{reference}" not in user
@@ -94,25 +94,25 @@ ROWS = [
 
 def test_judgements_are_kept_with_their_text(tmp_path):
     engine = Comparing()
-    judged = judge(engine, ROWS, tmp_path / "judge.sqlite")
+    judged = judge_answers(engine, ROWS, tmp_path / "judge.sqlite")
     assert judged.features == JUDGED
     assert judged["correct"] == [True, False, False, True]
     assert judged["answer"] == ["甲", "乙", "", "甲"]
     assert [bool(reply) for reply in judged["reply"]] == [True, True, False, True]
     assert set(judged["judge"]) == {"model comparing"} and len(engine.asked) == 3
-    again = judge(engine, ROWS, tmp_path / "judge.sqlite")
+    again = judge_answers(engine, ROWS, tmp_path / "judge.sqlite")
     assert again.to_list() == judged.to_list() and len(engine.asked) == 3
 
 
 def test_rules_and_judge_together(tmp_path):
-    judged = judge(Comparing(), ROWS, tmp_path / "judge.sqlite")
+    judged = judge_answers(Comparing(), ROWS, tmp_path / "judge.sqlite")
     rules = [Verdict(None, "甲", "?"), Verdict(True, "乙", "r"), Verdict(False, None, "no"),
              Verdict(True, "甲", "r")]  # fmt: skip
     assert [v.correct for v in with_judge(rules, judged)] == [True, True, False, True]
     assert [v.correct for v in with_judge(rules, judged, first=True)] == [
         True, False, False, True,
     ]  # fmt: skip
-    listed = disagreements(rules, judged)
+    listed = rule_disagreements(rules, judged)
     assert [(row["id"], row["rule"], row["correct"]) for row in listed] == [
         ("a", None, True), ("b", True, False),
     ]  # fmt: skip
@@ -122,10 +122,10 @@ def test_rules_and_judge_together(tmp_path):
 def test_a_model_that_cannot_judge_decides_nothing(tmp_path):
     model = str(tiny_model(tmp_path / "model"))
     with open_engine(EngineSettings(batch_size=4, dtype="float32"), model) as engine:
-        judged = judge(engine, ROWS[:1], tmp_path / "judge.sqlite", tokens=8)
+        judged = judge_answers(engine, ROWS[:1], tmp_path / "judge.sqlite", tokens=8)
     assert judged["correct"] == [None] and judged["reply"][0]
 
 
 def test_two_rows_with_one_id_are_refused(tmp_path):
     with pytest.raises(ValueError, match="same id"):
-        judge(Comparing(), ROWS[:1] * 2, tmp_path / "judge.sqlite")
+        judge_answers(Comparing(), ROWS[:1] * 2, tmp_path / "judge.sqlite")

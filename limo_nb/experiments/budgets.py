@@ -1,0 +1,59 @@
+"""What is held equal between training runs: optimiser steps, or tokens (chapters 6, 9)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from limo_nb.core.settings import SftSettings
+from limo_nb.inference import chat_prompt, load_tokenizer, plain_ids, prompt_ids, resolve
+from limo_nb.sft import closing_ids
+
+
+def steps_of(settings: SftSettings, rows: int) -> int:
+    """Optimiser steps that `settings` takes over `rows` rows."""
+    return settings.epochs * math.ceil(rows / settings.batch_size)
+
+
+def at_equal_steps(settings: SftSettings, rows: int, steps: int) -> SftSettings:
+    """Settings that see `rows` rows once in about `steps` steps (a larger batch).
+
+    The batch is a multiple of the ranks, which share it out, so steps may be a few less.
+    """
+    size = settings.ranks * math.ceil(rows / steps / settings.ranks)
+    return settings.model_copy(update={"epochs": 1, "batch_size": size})
+
+
+def with_more_epochs(settings: SftSettings, rows: int, steps: int) -> SftSettings:
+    """Settings that see `rows` rows as often as takes about `steps` steps, once at least.
+
+    Then variants of few rows differ from others in what they see and not in how long they
+    train. Steps differ by half an epoch at the most.
+    """
+    size = min(settings.batch_size, rows)
+    epochs = max(1, round(steps / math.ceil(rows / size)))
+    return settings.model_copy(update={"epochs": epochs, "batch_size": size})
+
+
+def row_tokens(model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Tokens of each training row for `model`: prompt, solution and its end."""
+    tokenizer = load_tokenizer(resolve(model))
+    closing = len(closing_ids(tokenizer))
+    return [
+        len(prompt_ids(tokenizer, chat_prompt(row["question"], system_prompt)))
+        + len(plain_ids(tokenizer, row["solution"]))
+        + closing
+        for row in rows
+    ]
+
+
+def rows_within(tokens: Iterable[int], budget: int) -> int:
+    """How many rows of these lengths fill `budget` tokens, one at least; all if none do."""
+    count = 0
+    for length in tokens:
+        if budget <= 0 and count:
+            break
+        budget -= length
+        count += 1
+    return count
