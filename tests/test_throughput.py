@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from limo_nb.inference import (
     EngineFailed,
     chat_prompt,
     load_tokenizer,
+    open_engine,
     throughput,
     vllm_server,
 )
@@ -109,3 +111,43 @@ def test_where_vllm_is_looked_for(monkeypatch) -> None:
     assert throughput.found()["openai"] == "http://127.0.0.1:9/v1"
     with throughput.server("x") as address:
         assert address == "http://127.0.0.1:9/v1"
+
+
+SERVER = """\
+#!{python}
+import os
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+port = int(sys.argv[sys.argv.index("--port") + 1])
+HTTPServer(("127.0.0.1", port), Healthy).serve_forever()
+"""
+
+
+def test_a_server_that_is_started_is_handed_on_and_not_put_into_the_environment(
+    model, tmp_path, monkeypatch
+) -> None:
+    """An interpreter whose vLLM only says that it is there."""
+    if vllm_python() == sys.executable:
+        pytest.skip("vLLM is in this environment")
+    python = tmp_path / "python"
+    python.write_text(SERVER.format(python=sys.executable))
+    python.chmod(0o755)
+    monkeypatch.setenv("LIMO_NB_VLLM", str(python))
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with throughput.server(model) as address:
+        assert "OPENAI_BASE_URL" not in os.environ
+        with open_engine(EngineSettings(kind="openai"), model, address) as engine:
+            assert engine.server == address
+        with pytest.raises(ValueError, match="set OPENAI_BASE_URL"):
+            open_engine(EngineSettings(kind="openai"), model)
+
+
+def test_what_is_found_shows_no_password(monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://me:secret@127.0.0.1:9/v1?token=hidden")
+    assert throughput.found()["openai"] == "http://127.0.0.1:9/v1"

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from limo_nb.core.files import alone
+from limo_nb.core.files import alone, if_free
 from limo_nb.core.leftovers import STORES, note_use
 from limo_nb.core.runs import runs_root
 from limo_nb.inference.base import (
@@ -60,17 +60,14 @@ def shared_store(folder: Path, engine: Engine) -> Path:
     return store
 
 
-def _lock(file: Path) -> FileLock:
-    return FileLock(file, thread_local=False)  # a generator may end in another thread
-
-
 class Store:
     """The completions of the SQLite file at `path`; a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._alive = _lock(self._lock_file(self.owner))
+        # A generator that uses a store may end in another thread.
+        self._alive = FileLock(self._lock_file(self.owner), thread_local=False)
 
     def __enter__(self) -> Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,13 +173,11 @@ class Store:
         file = self._lock_file(owner)
         if not file.exists():
             return False
-        try:
-            with _lock(file).acquire(timeout=0):
-                pass
-        except Timeout:
-            return True
-        file.unlink(missing_ok=True)
-        return False
+        with if_free(file) as ended:
+            pass
+        if ended:
+            file.unlink(missing_ok=True)
+        return not ended
 
     def _writing(self) -> AbstractContextManager[None]:
         """A transaction that nobody else can write into."""
