@@ -21,7 +21,7 @@ import yaml
 from math_verify import parse, verify
 
 from limo_nb.core.records import (
-    records,
+    read_records,
     required,
 )
 from limo_nb.grading.verdicts import (
@@ -75,7 +75,7 @@ def measure(grader, pairs: list[dict], labels: dict) -> dict:
 def main(file: Path, as_json: bool) -> None:
     """Print both graders' figures."""
     fields = ("gold", "response", "label")
-    pairs = [dict(required(row, fields, place)) for place, row in records(file)]
+    pairs = [dict(required(row, fields, place)) for place, row in read_records(file)]
     labels = yaml.safe_load(Path(__file__).with_name("grading_labels.yaml").read_text("utf-8"))
     found = {g.__name__: measure(g, pairs, labels) for g in (plain, ours)}
     if as_json:

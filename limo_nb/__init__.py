@@ -1,6 +1,11 @@
-"""limo_nb: the helper package of *Less Is More for Reasoning*, an executable book."""
+"""The helper package of *Less Is More for Reasoning*, an executable book.
 
-from limo_nb.core.runs import Run
+One room (folder) for each stage of the work; each says what enters, what leaves, and which
+chapter tells the story. What most people want is here as well: `limo_nb.grade`,
+`limo_nb.evaluate`, `limo_nb.fine_tune` and so on. Names are loaded when they are asked for.
+"""
 
-__all__ = ["Run"]
+import lazy_loader
+
 __version__ = "0.1.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

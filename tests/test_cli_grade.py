@@ -77,7 +77,7 @@ def test_a_surrogate_does_not_cost_the_other_verdicts(tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
     found, _ = graded(tmp_path, [json.dumps(GOOD[3]), strange], "--out", str(out))
     assert found.exit_code == 0, found.output
-    verdicts = [row for _, row in files.records(out)]
+    verdicts = [row for _, row in files.read_records(out)]
     assert [row["correct"] for row in verdicts][0] is True and len(verdicts) == 2
     assert verdicts[1]["id"] == ("\ud800" if suffix == ".jsonl" else r"\ud800")
 

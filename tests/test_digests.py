@@ -19,7 +19,7 @@ import pytest
 from datasets import Dataset
 
 from limo_nb.core import digests
-from limo_nb.core.digests import Unknown, code_digest
+from limo_nb.core.digests import UnknownCapture, code_digest
 from limo_nb.core.settings import Sampling, load_profile
 
 PACKAGE = Path(digests.__file__).parents[1]
@@ -272,7 +272,7 @@ def test_what_nobody_can_describe_is_an_error_that_names_it(value: Any) -> None:
         name = "argument 'size' of a partial limit is a "
     else:
         name = "'value' of capturing.<locals>.<lambda> is a "
-    with pytest.raises(Unknown, match=name):
+    with pytest.raises(UnknownCapture, match=name):
         code_digest(capturing(value))
 
 

@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from limo_nb.core.pins import (
-    keep,
     lock_file,
     locked,
+    pin,
 )
 from limo_nb.evaluation import benchmarks
 from limo_nb.problems import sources
@@ -17,12 +17,12 @@ from limo_nb.problems import sources
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 KEEP = """
 import sys
-from limo_nb.core.pins import keep
+from limo_nb.core.pins import pin
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(25):
-    keep(sys.argv[1], f"{sys.argv[2]}-{number}", {"revision": sys.argv[2]})
-    print(keep(sys.argv[1], f"one-{number}", {"revision": sys.argv[2]})["revision"])
+    pin(sys.argv[1], f"{sys.argv[2]}-{number}", {"revision": sys.argv[2]})
+    print(pin(sys.argv[1], f"one-{number}", {"revision": sys.argv[2]})["revision"])
 """
 
 
@@ -68,7 +68,7 @@ def test_processes_that_fetch_at_once_lose_nothing():
     [
         lambda: sources.pinned("some/pool", COMMIT),
         lambda: benchmarks.load_benchmark("aime25_1"),
-        lambda: keep("pools", "some/pool", {"revision": COMMIT}),
+        lambda: pin("pools", "some/pool", {"revision": COMMIT}),
     ],
 )
 def test_a_damaged_file_is_named_and_left_alone(monkeypatch, content, message, use):
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named_and_left_alone(monkeypatch, content, message, u
 
 
 def test_the_first_entry_stays():
-    first = keep("pools", "some/pool", {"revision": "1"})
-    assert keep("pools", "some/pool", {"revision": "2"}) == first
+    first = pin("pools", "some/pool", {"revision": "1"})
+    assert pin("pools", "some/pool", {"revision": "2"}) == first
     assert json.loads(lock_file().read_text()) == {"pools": {"some/pool": first}}
     assert len(first["fetched"]) == 10 and locked("benchmarks") == {}

@@ -27,7 +27,7 @@ from limo_nb.chains.scoring import (
     settings,
     weights,
 )
-from limo_nb.core.progress import progress
+from limo_nb.core.progress import progress_bar
 from limo_nb.core.settings import (
     EngineSettings,
     Sampling,
@@ -238,7 +238,7 @@ class LikelihoodJudge:
         model, tokenizer = load_model(self.model, self.dtype)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         found: list[float | None] = []
-        with progress(len(chains), "chains", "judged") as bar:
+        with progress_bar(len(chains), "chains", "judged") as bar:
             for row in chains:
                 prompt = chat_prompt(row["question"], self.system_prompt)
                 ids = prompt_ids(tokenizer, prompt)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
-from limo_nb.cli.base import (
-    AsJson,
-    SkipBroken,
-    app,
-    check_written,
-    console,
-    name_broken,
-    plain,
-)
+from limo_nb.cli.base import AsJson, SkipBroken, app, check_written, emit, name_broken
 from limo_nb.core.settings import SYSTEM_PROMPT
 
 Source = Annotated[
     str, typer.Argument(help="JSON, JSONL or Parquet of any known format, or GAIR/LIMO[-v2].")
 ]
+FormatName = Literal["limo", "alpaca", "sharegpt", "messages"]  # of chains.formats
 
 
 @app.command()
@@ -32,9 +24,11 @@ def score(
     file: Source,
     out: Annotated[Path | None, typer.Option(help="Rows with scores, level as band.")] = None,
     bands: Annotated[int, typer.Option(min=2, help="Levels of quality.")] = 5,
-    within: Annotated[str, typer.Option(help="Levels in the pool, or in a question.")] = "pool",
+    within: Annotated[
+        Literal["pool", "question"], typer.Option(help="Levels among all, or of a question.")
+    ] = "pool",
     scale: Annotated[
-        str, typer.Option(help="batch: of this file; limo: of long chains.")
+        Literal["batch", "limo"], typer.Option(help="Of this file, or of long chains.")
     ] = "batch",
     tokenizer: Annotated[
         str | None,
@@ -44,15 +38,9 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score reasoning chains: four dimensions, score and level of every row."""
-    from limo_nb.chains import (
-        choice,
-        formats,
-        scoring,
-    )
+    from limo_nb.chains import choice, formats, scoring
     from limo_nb.core import records
 
-    if scale not in ("batch", "limo"):
-        raise ValueError(f"--scale is {scale!r}: it may be batch or limo")
     check_written(Path(file), ("--out", out, records.WRITTEN))
     broken: list[str] = []
     read = formats.read(file, broken if skip_broken else None)
@@ -62,18 +50,19 @@ def score(
     scored = choice.graded(read, bands, within, ruler, _counter(tokenizer))
     name_broken(broken)
     if out:
-        records.write(map(_joined, read, scored), out)
+        records.write_records(map(_joined, read, scored), out)
     counted = f"tokens of {tokenizer}" if tokenizer else "words"
-    if as_json:
-        report = {"chains": len(scored), "broken": broken, "scale": asdict(ruler)}
-        report["after_answer in"] = counted
-        print(json.dumps({**report, "rows": scored}, ensure_ascii=False))
-        return
-    console.print(_levels(scored, bands))
-    plain(f"after_answer: share of the {counted} behind the first right answer")
-    plain(
-        f"{len(scored)} chains" + (f", written to {out}" if out else "; --out keeps the rows")
-    )
+    report = {"chains": len(scored), "broken": broken, "scale": asdict(ruler)}
+    report |= {"after_answer in": counted, "rows": scored}
+    emit(report, as_json, _scores_shown(scored, bands, counted, out))
+
+
+def _scores_shown(
+    scored: list[dict[str, Any]], bands: int, counted: str, out: Path | None
+) -> Iterator[Table | str]:
+    yield _levels(scored, bands)
+    yield f"after_answer: share of the {counted} behind the first right answer"
+    yield f"{len(scored)} chains" + (f", written to {out}" if out else "; --out keeps the rows")
 
 
 def _counter(tokenizer: str | None) -> Callable[[str], float]:
@@ -120,7 +109,7 @@ def _mean(values: Iterable[float | None]) -> str:
 def convert(
     file: Source,
     out: Annotated[Path, typer.Argument(help="The file to write: .json, .jsonl, .parquet.")],
-    to: Annotated[str, typer.Option(help="limo, alpaca, sharegpt or messages.")],
+    to: Annotated[FormatName, typer.Option(help="What is written.")],
     register: Annotated[
         str | None, typer.Option(help="Name of the entry in LLaMA-Factory's dataset_info.json.")
     ] = None,
@@ -142,9 +131,5 @@ def convert(
     name_broken(broken)
     report = {"file": str(out), "format": to, "rows": len(read), "broken": broken,
               "dataset_info": str(info) if info else None}  # fmt: skip
-    if as_json:
-        print(json.dumps(report, ensure_ascii=False))
-        return
-    plain(f"{len(read)} rows written to {out} ({to})")
-    if info:
-        plain(f"entered as {register!r} in {info}")
+    lines = [f"{len(read)} rows written to {out} ({to})"]
+    emit(report, as_json, lines + [f"entered as {register!r} in {info}"] * bool(info))

@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from limo_nb.cli.base import (
-    AsJson,
-    app,
-    plain,
-)
+from limo_nb.cli.base import AsJson, app, emit, fact_lines, tell
 
 
 @app.command()
@@ -34,15 +29,14 @@ def grade(
     from time import perf_counter
 
     from limo_nb.core import records as files
-    from limo_nb.grading.verdicts import (
-        agreement,
-        grade_many,
-    )
+    from limo_nb.grading.verdicts import agreement, grade_many
 
     broken: list[str] = []
-    found = [row for row in (_row(r, p, broken) for p, r in files.records(file, broken)) if row]
+    found = [
+        row for row in (_row(r, p, broken) for p, r in files.read_records(file, broken)) if row
+    ]
     for message in broken:
-        Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+        tell(message)
     if not found:
         raise ValueError(f"{file}: no row that can be graded ({len(broken)} broken)")
     started = perf_counter()
@@ -52,10 +46,11 @@ def grade(
     )  # fmt: skip
     rate = len(found) / (perf_counter() - started)
     out = out or file.with_name(f"{file.stem}.verdicts.jsonl")
-    files.write((_graded(r, v) for r, v in zip(found, verdicts, strict=True)), out)
-    summary = agreement(verdicts, [row.get("label") for row in found])
-    summary |= {"items_per_second": round(rate, 1), "broken": broken, "verdicts": str(out)}
-    print(json.dumps(summary, ensure_ascii=False)) if as_json else _tell(summary)
+    files.write_records((_graded(r, v) for r, v in zip(found, verdicts, strict=True)), out)
+    summary: dict[str, Any] = {**agreement(verdicts, [row.get("label") for row in found])}
+    summary |= {"items_per_second": round(rate, 1), "verdicts": str(out)}
+    shown = fact_lines(summary | {"broken rows": len(broken)})
+    emit(summary | {"broken": broken}, as_json, shown)
 
 
 def _row(row: Any, place: str, broken: list[str]) -> dict[str, Any] | None:
@@ -82,10 +77,3 @@ def _graded(row: Mapping[str, Any], verdict: Any) -> dict[str, Any]:
     return kept | {
         "correct": verdict.correct, "answer": verdict.answer, "reason": verdict.reason
     }  # fmt: skip
-
-
-def _tell(summary: Mapping[str, Any]) -> None:
-    for name, value in summary.items():
-        if name != "broken":
-            plain(f"{name.replace('_', ' ')}: {value}")
-    plain(f"broken rows: {len(summary['broken'])}")

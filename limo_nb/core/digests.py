@@ -38,9 +38,10 @@ PLAIN = (
     | decimal.Decimal | fractions.Fraction | datetime.date | datetime.time | datetime.timedelta
 )  # fmt: skip
 WHOLE: frozenset[Chain] = frozenset({()})
+REMEDY = "define it in a module"
 
 
-class Unknown(ValueError):
+class UnknownCapture(ValueError):
     """A function captures what no digest can describe; the message names it."""
 
 
@@ -90,14 +91,16 @@ class Reached:
         values = dict(_variables(function))
         if not _packaged(function):
             if tree is None:
-                raise Unknown(f"the source of {name} cannot be read: define it in a module")
+                raise UnknownCapture(
+                    f"the source of {name} cannot be read: define it in a module"
+                )
             found["text"] = ast.unparse(tree)
             self.modules |= syntax.reached_in(tree)
             values = dict(_globals(function)) | values
+        used = syntax.chains(tree) if tree else {}
         for label, value in values.items():
-            used = syntax.chains(tree, label) if tree else WHOLE
             self.where = f"{label!r} of {function.__qualname__}"
-            found[label] = described(value, self, frozenset(used or WHOLE))
+            found[label] = description(value, self, frozenset(used.get(label) or WHOLE))
         return found
 
 
@@ -110,10 +113,10 @@ def code_digest(function: Callable[..., Any], reached: Reached | None = None) ->
 
     A function of a notebook counts with its own text, the notebook's functions that it
     calls and the values that it names; the package's modules count whole, with those that
-    they import. Raises Unknown for a captured object that cannot be described.
+    they import. Raises UnknownCapture for a captured object that cannot be described.
     """
     reached = reached or Reached()
-    reached.facts["function"] = described(function, reached, WHOLE)
+    reached.facts["function"] = description(function, reached, WHOLE)
     return reached.digest()
 
 
@@ -149,29 +152,29 @@ READS = ("LOAD_GLOBAL", "LOAD_NAME")
 
 # ---------------------------------------------------------------- values
 @functools.singledispatch
-def described(value: Any, reached: Reached, used: frozenset[Chain]) -> Any:
+def description(value: Any, reached: Reached, used: frozenset[Chain]) -> Any:
     """What of `value` belongs to a digest, as JSON; code that it brings is noted in `reached`.
 
-    `used` are the attributes that the code reads of it. Raises Unknown for an object of an
-    unknown class: register a description beside that class.
+    `used` are the attributes that the code reads of it. Raises UnknownCapture for an object
+    of an unknown class: register a description beside that class.
     """
     kind = type(value)
     if dataclasses.is_dataclass(value):
-        described(kind, reached, WHOLE)
+        description(kind, reached, WHOLE)
         names = [own.name for own in dataclasses.fields(value)]
         return [_name(kind), {own: _inner(getattr(value, own), reached) for own in names}]
     if isinstance(getattr(value, "identity", None), Mapping):  # of engines
-        described(kind, reached, WHOLE)
+        description(kind, reached, WHOLE)
         return [_name(kind), _inner(value.identity, reached)]
     if kind.__module__ in ("typing", "types"):  # `list[int]`, `A | B`
         return repr(value)
     if hasattr(value, "__wrapped__"):  # a function that is cached
-        return described(value.__wrapped__, reached, WHOLE)
+        return description(value.__wrapped__, reached, WHOLE)
     if callable(value) and hasattr(value, "__name__") and syntax.is_library(kind.__module__):
         return f"{_name(kind)}:{value.__name__}"  # numpy's and the like
     table = _table(value)
     if table is None:
-        raise Unknown(
+        raise UnknownCapture(
             f"{reached.where} is a {_name(kind)}, and nothing says what it holds: a change "
             f"would go unnoticed. Use a plain value, a table, a dataclass or settings "
             f"instead, or make it inside the function"
@@ -180,7 +183,7 @@ def described(value: Any, reached: Reached, used: frozenset[Chain]) -> Any:
 
 
 def _inner(value: Any, reached: Reached) -> Any:
-    return described(value, reached, WHOLE)
+    return description(value, reached, WHOLE)
 
 
 def _name(kind: type) -> str:
@@ -208,33 +211,33 @@ def _table(value: Any) -> str | None:
     return None
 
 
-@described.register
+@description.register
 def _plain(value: PLAIN, reached: Reached, used: frozenset[Chain]) -> Any:
     return repr(value)
 
 
-@described.register
+@description.register
 def _pattern(value: re.Pattern, reached: Reached, used: frozenset[Chain]) -> Any:
     return [repr(value.pattern), value.flags]  # its own text is cut off
 
 
-@described.register
+@description.register
 def _sequence(value: list | tuple, reached: Reached, used: frozenset[Chain]) -> Any:
     return [type(value).__name__, *(_inner(own, reached) for own in value)]
 
 
-@described.register
+@description.register
 def _set(value: Set, reached: Reached, used: frozenset[Chain]) -> Any:
     return ["set", *sorted(json.dumps(_inner(own, reached)) for own in value)]
 
 
-@described.register
+@description.register
 def _mapping(value: Mapping, reached: Reached, used: frozenset[Chain]) -> Any:
     pairs = ([_inner(key, reached), _inner(own, reached)] for key, own in value.items())
     return [type(value).__name__, *pairs]
 
 
-@described.register
+@description.register
 def _path(value: PurePath, reached: Reached, used: frozenset[Chain]) -> Any:
     """Its text, and what lies there: a file's content, of a folder the names and sizes.
 
@@ -249,21 +252,21 @@ def _path(value: PurePath, reached: Reached, used: frozenset[Chain]) -> Any:
     return [str(path), *sorted([str(own), own.stat().st_size] for own in files)]
 
 
-@described.register
+@description.register
 def _model(value: BaseModel, reached: Reached, used: frozenset[Chain]) -> Any:
-    described(type(value), reached, WHOLE)
+    description(type(value), reached, WHOLE)
     return [_name(type(value)), value.model_dump(mode="json")]
 
 
-@described.register
+@description.register
 def _profile(value: Profile, reached: Reached, used: frozenset[Chain]) -> Any:
     """The fields that are read of it; the whole where it is handed on, unless declared."""
-    described(type(value), reached, WHOLE)
+    description(type(value), reached, WHOLE)
     found: dict[str, Any] = {}
     for chain in used:
         field, path = _followed(value, chain)
         if path:
-            found[".".join(path)] = described(field, reached, WHOLE)
+            found[".".join(path)] = description(field, reached, WHOLE)
         elif not reached.declared:
             found[""] = value.model_dump(mode="json", exclude={"name", "purpose"})
     return found
@@ -281,14 +284,14 @@ def _followed(profile: Profile, chain: Chain) -> tuple[Any, Iterable[str]]:
 
 
 # ---------------------------------------------------------------- code
-@described.register
+@description.register
 def _function(value: FunctionType, reached: Reached, used: frozenset[Chain]) -> Any:
     return reached.code(inspect.unwrap(value))
 
 
-@described.register
+@description.register
 def _partial(value: functools.partial, reached: Reached, used: frozenset[Chain]) -> Any:
-    found = [described(value.func, reached, WHOLE)]
+    found = [description(value.func, reached, WHOLE)]
     for label, own in [*enumerate(value.args), *value.keywords.items()]:
         reached.where = f"argument {label!r} of a partial {_named(value.func)}"
         found.append([label, _inner(own, reached)])
@@ -299,17 +302,17 @@ def _named(function: Any) -> str:
     return getattr(function, "__qualname__", repr(function))
 
 
-@described.register
+@description.register
 def _method(value: MethodType, reached: Reached, used: frozenset[Chain]) -> Any:
-    return [described(value.__func__, reached, WHOLE), _inner(value.__self__, reached)]
+    return [description(value.__func__, reached, WHOLE), _inner(value.__self__, reached)]
 
 
-@described.register
+@description.register
 def _builtin(value: BuiltinFunctionType, reached: Reached, used: frozenset[Chain]) -> Any:
     return f"{value.__module__}:{value.__qualname__}"
 
 
-@described.register
+@description.register
 def _class(value: type, reached: Reached, used: frozenset[Chain]) -> Any:
     name = _name(value)
     if _packaged(value):
@@ -317,7 +320,9 @@ def _class(value: type, reached: Reached, used: frozenset[Chain]) -> Any:
     elif name not in reached.facts and not syntax.is_library(value.__module__):
         tree = syntax.tree_of(value)
         if tree is None:
-            raise Unknown(f"the source of class {name} cannot be read: define it in a module")
+            raise UnknownCapture(
+                f"the source of class {name} cannot be read: define it in a module"
+            )
         reached.facts[name] = ast.unparse(tree)
         reached.modules |= syntax.reached_in(tree)
         for own in vars(value).values():
@@ -325,11 +330,11 @@ def _class(value: type, reached: Reached, used: frozenset[Chain]) -> Any:
             if inspect.isfunction(own) and syntax.tree_of(inspect.unwrap(own)):
                 reached.code(inspect.unwrap(own))  # the others are a dataclass's
         for base in value.__bases__:
-            described(base, reached, WHOLE)
+            description(base, reached, WHOLE)
     return name
 
 
-@described.register
+@description.register
 def _module(value: ModuleType, reached: Reached, used: frozenset[Chain]) -> Any:
     name = value.__name__
     if not syntax.is_library(name):

@@ -35,7 +35,7 @@ def locked(part: str) -> dict[str, Entry]:
     return _whole().get(part, {})
 
 
-def keep(part: str, name: str, entry: Mapping[str, str]) -> Entry:
+def pin(part: str, name: str, entry: Mapping[str, str]) -> Entry:
     """What is recorded of `name`: `entry` and today's date, unless another was first.
 
     Several processes may record at once: none loses what another wrote.

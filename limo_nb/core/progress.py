@@ -84,7 +84,7 @@ class Bar(tqdm):
         super().close()
 
 
-def progress(total: int, unit: str, label: str, done: int = 0) -> Bar:
+def progress_bar(total: int, unit: str, label: str, done: int = 0) -> Bar:
     """A bar over `total` things, of which `done` were there before."""
     line = LiveLine()
     return Bar(

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from limo_nb.core.runs import Artifact
 
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
-WRITTEN = (".jsonl", ".parquet")  # what `write` makes
+WRITTEN = (".jsonl", ".parquet")  # what `write_records` makes
 BATCH = 10_000  # rows that are Python objects at a time
 DIGESTED = 8192  # rows that a digest takes at a time; another number is another digest
 
 
-def records(file: Path, broken: list[str] | None = None) -> Iterator[tuple[str, Any]]:
+def read_records(file: Path, broken: list[str] | None = None) -> Iterator[tuple[str, Any]]:
     """Pairs (place for messages, row) of `file`, in order.
 
     A line of a JSONL file that is not JSON in UTF-8 is an error; with a list `broken`, the
@@ -111,7 +111,7 @@ def write_part(
 ) -> None:
     """Copy the rows of `file` whose number (from 0) `keep` wants, whole or not at all.
 
-    They are numbered as `records` gives them, with this `broken`. Rows pass one by one, so
+    They are numbered as `read_records` gives them, with this `broken`. Rows pass one by one, so
     that files of millions fit. A Parquet file keeps its types; anything else is written as
     JSONL. Raises ValueError for another kind of `out`.
     """
@@ -119,7 +119,7 @@ def write_part(
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".jsonl":
         with partial.open("w", encoding="utf-8") as lines:
-            for number, (_, row) in enumerate(records(file, broken)):
+            for number, (_, row) in enumerate(read_records(file, broken)):
                 if keep(number):
                     lines.write(_line(row, default=str))
     elif out.suffix == file.suffix == ".parquet":
@@ -138,7 +138,7 @@ def _filter(file: Path, out: Path, keep: Callable[[int], bool]) -> None:
             writer.write_batch(batch.filter(pa.array(mask, pa.bool_())))
 
 
-def write(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+def write_records(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
     r"""Write `rows` to a JSONL or Parquet file, whole or not at all.
 
     Lone surrogates, which JSON can spell and UTF-8 cannot, are written as `\ud800`: in

@@ -26,7 +26,7 @@ import yaml
 from pydantic import BaseModel
 
 from limo_nb.core import precision, settings
-from limo_nb.core.digests import Reached, Unknown, code_digest, described
+from limo_nb.core.digests import Reached, UnknownCapture, code_digest, description
 from limo_nb.core.files import alone, write_atomic, write_json
 from limo_nb.core.machine import peak_memory_gib, provenance
 from limo_nb.core.syntax import Chain
@@ -191,8 +191,8 @@ class Run:
         paths = tuple(artefact.path for artefact in inputs)
         try:
             return code_digest(function, Reached(str(self.root), paths, declared))
-        except Unknown as error:
-            raise Unknown(f"{stage}: {error}") from None
+        except UnknownCapture as error:
+            raise UnknownCapture(f"{stage}: {error}") from None
 
     def _work(
         self,
@@ -282,16 +282,18 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- in digests of code
-@described.register
+@description.register
 def _artifact(value: Artifact, reached: Reached, used: frozenset[Chain]) -> Any:
     """Its key; it has to be an input, so that the manifest names it."""
     if reached.inputs is not None and value.path not in reached.inputs:
-        raise Unknown(f"{reached.where} is the artefact {value.path}: add it to `inputs`")
+        raise UnknownCapture(
+            f"{reached.where} is the artefact {value.path}: add it to `inputs`"
+        )
     return value.key
 
 
-@described.register
+@description.register
 def _run(value: Run, reached: Reached, used: frozenset[Chain]) -> Any:
     """What is read of its profile; what it loads has to be among the inputs (`Run.load`)."""
     chains = frozenset(chain[1:] for chain in used if chain[:1] in ((), ("profile",)))
-    return described(value.profile, reached, chains)
+    return description(value.profile, reached, chains)

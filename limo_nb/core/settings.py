@@ -38,10 +38,13 @@ class Models(Frozen):
     strong: str  # the reasoner of the fine filter, and the teacher
 
 
+EngineKind = Literal["transformers", "vllm", "openai", "ray"]
+
+
 class EngineSettings(Frozen):
     """How completions are made."""
 
-    kind: Literal["transformers", "vllm", "openai", "ray"] = "transformers"
+    kind: EngineKind = "transformers"
     over: Literal["transformers", "vllm", "openai"] = "vllm"  # what each actor holds (ray)
     workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
     batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
@@ -107,6 +110,9 @@ class ChainSettings(Frozen):
         return FilterSettings(sampling=self.sampling, keep=(0, self.sampling.samples))
 
 
+OverLength = Literal["cut", "drop"]  # of a row over the limit of tokens
+
+
 class SftSettings(Frozen):
     """Fine-tuning (chapter 6); batch is global, lengths are in tokens."""
 
@@ -123,7 +129,7 @@ class SftSettings(Frozen):
     dtype: Dtype = "auto"  # see precision.settle; bfloat16 keeps 32-bit weights too
     gradient_checkpointing: bool = False
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    over_length: Literal["cut", "drop"] = "cut"  # of rows over max_tokens
+    over_length: OverLength = "cut"  # of rows over max_tokens
     packing: bool | Literal["auto"] = "auto"  # auto: where FlashAttention 2 is used
     liger: bool = False  # fused kernels: the logits are never held as a whole
     keep_epochs: bool = False  # the model after every epoch, and not the last alone

@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 import sysconfig
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -95,17 +96,20 @@ def _statement(node: Any) -> ast.stmt:
     return ast.Expr(node) if isinstance(node, ast.expr) else node
 
 
-def chains(tree: ast.AST, name: str) -> set[Chain]:
-    """How `tree` uses the variable `name`: {("profile", "sft")} for `name.profile.sft`."""
-    found, inner = set(), set()
+def chains(tree: ast.AST) -> dict[str, set[Chain]]:
+    """How `tree` uses each variable: {"run": {("profile", "sft")}} for `run.profile.sft`."""
+    found: dict[str, set[Chain]] = defaultdict(set)
+    inner: set[int] = set()
     for node in ast.walk(tree):  # from the outside in: the longest chain comes first
+        if not isinstance(node, (ast.Attribute, ast.Name)) or id(node) in inner:
+            continue
         links, end = [], node
         while isinstance(end, ast.Attribute):
             links.append(end.attr)
             end = end.value
-        if isinstance(end, ast.Name) and end.id == name and id(end) not in inner:
             inner.add(id(end))
-            found.add(tuple(reversed(links)))
+        if isinstance(end, ast.Name):
+            found[end.id].add(tuple(reversed(links)))
     return found
 
 
@@ -164,9 +168,17 @@ def _reached_by(module: str, file: Path) -> frozenset[str]:
 
 
 def reached_in(tree: ast.AST) -> set[str]:
-    """The modules that `tree` imports (not only to name types) or names in its strings."""
+    """The modules that `tree` imports or names in its strings."""
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    names = {text for text in texts if isinstance(text, str) and MODULE_NAME.fullmatch(text)}
+    return imported_in(tree) | {name for name in names if file_of(name)}
+
+
+def imported_in(tree: ast.AST) -> set[str]:
+    """The modules behind all imports of `tree`, those in functions too, but not of types."""
     found: set[str] = set()
     hidden: set[int] = set()
+    used = chains(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             hidden |= {id(own) for own in node.body}
@@ -175,18 +187,14 @@ def reached_in(tree: ast.AST) -> set[str]:
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.asname:
-                    found |= provided(alias.name, chains(tree, alias.asname))
+                    found |= provided(alias.name, used.get(alias.asname, ()))
                 else:  # binds the first name of the path
                     top = alias.name.partition(".")[0]
-                    found |= provided(top, chains(tree, top)) | ({alias.name} - {top})
+                    found |= provided(top, used.get(top, ())) | ({alias.name} - {top})
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
-                bound = alias.asname or alias.name
-                rest = chains(tree, bound) or {()}
+                rest = used.get(alias.asname or alias.name) or {()}
                 found |= provided(node.module, {(alias.name, *chain) for chain in rest})
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if MODULE_NAME.fullmatch(node.value) and file_of(node.value):
-                found.add(node.value)
     return found
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
-from limo_nb.core.progress import progress
+from limo_nb.core.progress import progress_bar
 from limo_nb.grading import sandbox
 from limo_nb.grading.extraction import final_answer
 from limo_nb.grading.verdicts import (
@@ -164,7 +164,7 @@ class UnitTests:
         pairs = list(zip(references, map(program_of, responses), strict=True))
         different = list(dict.fromkeys(pairs))
         shown = len(different) >= PROGRESS_FROM
-        bar = progress(len(different), "programs", "testing") if shown else nullcontext()
+        bar = progress_bar(len(different), "programs", "testing") if shown else nullcontext()
         found = {}
         with ThreadPoolExecutor(self.workers) as pool, bar:
             for pair, trial in zip(different, pool.map(self._try, different), strict=True):

@@ -18,7 +18,7 @@ from datasets import Dataset
 
 from limo_nb.core.progress import (
     Bar,
-    progress,
+    progress_bar,
 )
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import (
@@ -78,7 +78,7 @@ def _fill(
 ) -> dict[str, Refused]:
     """Have `kept` hold all of `asks`; returns what the engine refused, by its keys."""
     made = kept.made()
-    with progress(len(asks), "completions", label, len(made)) as bar:
+    with progress_bar(len(asks), "completions", label, len(made)) as bar:
         if len(made) == len(asks):
             return {}
         before = kept.made(kept.mark(_request(engine, asks)))

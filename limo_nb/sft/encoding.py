@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from limo_nb.core import records as row_files
+from limo_nb.core.settings import OverLength
 from limo_nb.inference import chat_prompt, plain_ids, prompt_ids
 
 IGNORED = -100  # label of a token without loss
@@ -68,7 +69,7 @@ def read_rows(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     broken: list[str] = []
     found, places = [], []
-    for place, row in row_files.records(file, broken):
+    for place, row in row_files.read_records(file, broken):
         fault = row_fault(row)
         if fault:
             broken.append(f"{place}: {fault}")
@@ -85,7 +86,7 @@ def encode(
     tokenizer: Any,
     system: str | None,
     max_tokens: int,
-    over_length: Literal["cut", "drop"] = "cut",
+    over_length: OverLength = "cut",
     places: Sequence[str] | None = None,
 ) -> EncodedRows:
     """`rows` (question, solution) in the chat format, each at most `max_tokens` long.
