@@ -1,4 +1,4 @@
-"""A million problems through the pool's sieves, beside two published ways (chapter 3).
+"""A million problems through the pool's filters, beside two published ways (chapter 3).
 
     LIMO_NB_DATA=/path/to/folder python benchmarks/pool.py [--sizes 10000 100000 1000000]
         [--rivals 100000] [--folder /tmp/pool] [--base real] [--seed 1]
@@ -7,7 +7,7 @@ Builds pools from real problems: sentences of one problem are mixed with those o
 numbers and names are drawn anew. Planted in them are exact copies, near duplicates (their
 Jaccard index is at the threshold or above) and items of the ten benchmarks: whole and
 respelled, inside other text, or a passage only. Then every size goes through
-`problems.sieve` in a process of its own. Rivals, written here from their descriptions:
+`problems.clean_pool` in a process of its own. Rivals, written here from their descriptions:
 open-r1 builds the word n-grams of every row again for each benchmark; s1 keeps a lookup
 of all n-grams of the whole pool. Prints Markdown tables; benchmarks/RESULTS.md has those
 of the machine that it names.
@@ -35,16 +35,14 @@ from limo_nb.core.machine import hardware
 from limo_nb.core.settings import PoolSettings
 from limo_nb.evaluation.benchmarks import real_benchmarks
 from limo_nb.problems import (
-    cleaning,
-    duplicates,
-)
-from limo_nb.problems import (
-    text as problems_text,
-)
-from limo_nb.problems.sources import (
     COLUMNS,
+    clean_pool,
     data_root,
+    duplicates,
+    jaccard,
     load_pool,
+    ngrams,
+    words,
 )
 
 NEAR, NGRAM = 0.8, 13  # the profiles gpu and paper
@@ -91,31 +89,28 @@ class Maker:
 
     def near(self, text: str) -> str:
         """`text` with small edits, at NEAR or above; "" where none keeps to that."""
-        words = text.split(" ")
+        parts = text.split(" ")
         for _ in range(5):
-            edited = list(words)
-            for _ in range(1 + len(words) // 60):
+            edited = list(parts)
+            for _ in range(1 + len(parts) // 60):
                 edited[self.rng.randrange(len(edited))] = self.rng.choice(NAMES)
             made = " ".join(edited)
-            sets = [
-                problems_text.ngrams(problems_text.words(t), duplicates.SHINGLE)
-                for t in (text, made)
-            ]
-            if NEAR <= problems_text.jaccard(*sets) < 1:
+            sets = [ngrams(words(t), duplicates.SHINGLE) for t in (text, made)]
+            if NEAR <= jaccard(*sets) < 1:
                 return made
         return ""
 
     def leak(self, item: str) -> tuple[str, str]:
         """(kind, text) of a contamination; short items leak as wholes only."""
         kind = self.rng.choice(("whole", "inside", "passage"))
-        words = item.split()  # an item in Chinese is few of these, and leaks as a whole
-        if kind == "whole" or len(words) < PASSAGE:
+        parts = item.split()  # an item in Chinese is few of these, and leaks as a whole
+        if kind == "whole" or len(parts) < PASSAGE:
             return "whole", self.respelled(item)
         if kind == "passage":
-            start = self.rng.randrange(len(words) - PASSAGE + 1)
-            item = " ".join(words[start : start + PASSAGE])
-            if len(problems_text.words(item)) < PASSAGE:  # signs alone are no words
-                return self.leak(" ".join(words))
+            start = self.rng.randrange(len(parts) - PASSAGE + 1)
+            item = " ".join(parts[start : start + PASSAGE])
+            if len(words(item)) < PASSAGE:  # signs alone are no words
+                return self.leak(" ".join(parts))
         return kind, f"{self.varied()} {self.respelled(item)} {self.varied()}"
 
     def rows(self, size: int) -> Iterator[tuple[str, str, str]]:
@@ -146,11 +141,11 @@ def build(folder: Path, size: int, base: str, seed: int) -> Path:
     file = folder / f"pool-{size}-{seed}.arrow"
     if file.exists():
         return file
-    clean = cleaning.sieve(
-        load_pool(PoolSettings(source=base, size=10**9)), exam(),
+    clean = clean_pool(
+        load_pool(PoolSettings(source=base, size=10**9)), benchmark_items(),
         PoolSettings(source=base, size=1, ngram=NGRAM, near_duplicate=NEAR),
     ).kept  # fmt: skip
-    maker = Maker(list(clean["question"]), list(exam()["question"]), seed)
+    maker = Maker(list(clean["question"]), list(benchmark_items()["question"]), seed)
     partial, rows = file.with_suffix(".partial"), maker.rows(size)
     blank = {"solution": "", "source": "made", "subject": "", "level": 0}
     with pa.OSFile(str(partial), "wb") as sink:
@@ -164,7 +159,7 @@ def build(folder: Path, size: int, base: str, seed: int) -> Path:
     return file
 
 
-def exam() -> Dataset:
+def benchmark_items() -> Dataset:
     """The items of the ten benchmarks."""
     return real_benchmarks(data_root())
 
@@ -173,8 +168,8 @@ def exam() -> Dataset:
 def ours(pool: Dataset) -> tuple[set[str], dict]:
     """The ids that fall, and how many for which reason."""
     settings = PoolSettings(source="", size=1, ngram=NGRAM, near_duplicate=NEAR)
-    sieved = cleaning.sieve(pool, exam(), settings)
-    return set(sieved.dropped["id"]), sieved.reasons()
+    cleaned = clean_pool(pool, benchmark_items(), settings)
+    return set(cleaned.dropped["id"]), cleaned.reasons()
 
 
 def plain_words(text: str) -> list[str]:
@@ -182,14 +177,14 @@ def plain_words(text: str) -> list[str]:
     return text.lower().split()
 
 
-def runs(words: list[str]) -> Iterator[str]:
+def runs(tokens: list[str]) -> Iterator[str]:
     """All n-grams; none where there are fewer words."""
-    return (" ".join(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1))
+    return (" ".join(tokens[i : i + NGRAM]) for i in range(len(tokens) - NGRAM + 1))
 
 
 def open_r1(pool: Dataset) -> tuple[set[str], dict]:
     """Per benchmark a set of n-grams, and those of every row built again for each."""
-    items, fallen = exam(), set()
+    items, fallen = benchmark_items(), set()
     for name in dict.fromkeys(items["benchmark"]):
         own = [row["question"] for row in items if row["benchmark"] == name]
         wanted = {gram for question in own for gram in runs(plain_words(question))}
@@ -206,7 +201,7 @@ def s1(pool: Dataset) -> tuple[set[str], dict]:
         for gram in runs(plain_words(row["question"])):
             lookup.setdefault(gram, set()).add(row["id"])
     fallen: set[str] = set()
-    for question in exam()["question"]:
+    for question in benchmark_items()["question"]:
         for gram in runs(plain_words(question)):
             fallen |= lookup.get(gram, set())
     return fallen, {"shares 13 words": len(fallen)}

@@ -19,8 +19,7 @@ from limo_nb.core.settings import (
     EngineSettings,
     FilterSettings,
 )
-from limo_nb.problems.cleaning import DROPPED
-from limo_nb.problems.sources import COLUMNS
+from limo_nb.problems import COLUMNS, DROPPED
 from limo_nb.selection import (
     choice,
     rates,
@@ -296,16 +295,16 @@ def uneven():
     [(3, {1}), (9, {3}), (13, {5, 3}), (43, {30, 10, 3}), (99, {30, 10, 3})],
 )
 def test_cells_get_equal_shares_until_they_are_empty(k, sizes):
-    chosen = choice.balanced(uneven(), k, seed=0)
+    chosen = choice.select(uneven(), k, seed=0)
     found = Counter(zip(chosen["subject"], chosen["level"], strict=True))
     assert len(chosen) == min(k, 43) and len(set(chosen["id"])) == len(chosen)
     assert set(found.values()) == sizes
 
 
 def test_balance_is_deterministic_and_independent_of_order():
-    one = choice.balanced(uneven(), 12, seed=4).to_list()
-    assert choice.balanced(uneven().shuffle(seed=9), 12, seed=4).to_list() == one
-    assert choice.balanced(uneven(), 12, seed=5).to_list() != one
+    one = choice.select(uneven(), 12, seed=4).to_list()
+    assert choice.select(uneven().shuffle(seed=9), 12, seed=4).to_list() == one
+    assert choice.select(uneven(), 12, seed=5).to_list() != one
 
 
 def test_farthest_first_leaves_repetitions_out():
@@ -317,7 +316,7 @@ def test_farthest_first_leaves_repetitions_out():
         [problem(str(i), question=q) for i, q in enumerate(questions)], features=COLUMNS
     )
     for seed in range(5):
-        chosen = choice.balanced(pool, 3, seed)
+        chosen = choice.select(pool, 3, seed)
         groups = {"cat": 0, "sine": 0, "三角": 0}
         for question in chosen["question"]:
             groups[next(word for word in groups if word in question)] += 1
@@ -331,7 +330,7 @@ def test_every_choice_is_the_farthest_of_its_cell():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     place = {name: i for i, name in enumerate(pool["id"])}
     cosine = np.clip(vectors @ vectors.T, 0, 1)
-    chosen = choice.balanced(pool, 14, 3, vectors).to_list()
+    chosen = choice.select(pool, 14, 3, vectors).to_list()
     taken = [place[chosen[0]["id"]]]
     for row in chosen[1:]:
         cell = [
@@ -348,7 +347,7 @@ def test_hashed_cosines_are_those_of_tfidf():
     texts = [row["question"] for row in lab.pool(400, 1)]
     texts += ["the cat sat", "the cats sat", "integrate x", "三角形的面积", "三角形的周长"]
     full = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)).fit_transform(texts)
-    found = choice.tfidf(texts)
+    found = choice.tfidf(texts).toarray()
     off = np.abs(found @ found.T - (full @ full.T).toarray())
     assert off.mean() < 0.02 and off.max() < 0.2
     assert np.linalg.norm(found, axis=1) == pytest.approx(np.ones(len(texts)), abs=1e-5)
@@ -360,7 +359,7 @@ def test_the_choice_depends_on_no_processor_and_no_threads():
         "from datasets import Dataset\n"
         "from limo_nb import lab, selection\n"
         "pool = Dataset.from_list(lab.pool(250, 1)[:240])\n"
-        "print(*selection.balanced(pool, 90, 0)['id'])"
+        "print(*selection.select(pool, 90, 0)['id'])"
     )
     chosen = set()
     for core, threads in (("Haswell", "1"), ("Sandybridge", "2")):
@@ -381,7 +380,7 @@ def test_small_and_equal_sets(questions, k):
     rows = [problem(str(i), question=q) for i, q in enumerate(questions)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        chosen = choice.balanced(Dataset.from_list(rows, features=COLUMNS), k, 0)
+        chosen = choice.select(Dataset.from_list(rows, features=COLUMNS), k, 0)
     assert len(chosen) == min(k, len(questions)) and chosen["similarity"][0] == 0
 
 
@@ -396,11 +395,11 @@ def test_small_and_equal_sets(questions, k):
 )
 def test_vectors_must_fit(vectors, message):
     with pytest.raises(ValueError, match=message):
-        choice.balanced(problems("a", "b"), 2, 0, vectors)
+        choice.select(problems("a", "b"), 2, 0, vectors)
 
 
 def test_vectors_of_any_length_are_compared_by_direction():
-    chosen = choice.balanced(problems("a", "b"), 2, 0, [[9.0, 0.0], [10.0, 0.0]])
+    chosen = choice.select(problems("a", "b"), 2, 0, [[9.0, 0.0], [10.0, 0.0]])
     assert chosen["similarity"] == [0, pytest.approx(1)]
 
 
@@ -410,10 +409,10 @@ def test_embeddings_can_take_the_place_of_words(model):
     angles = np.array([0.0, 0.1, 1.5, 1.6])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for seed in range(4):
-        chosen = choice.balanced(pool, 2, seed, vectors)["id"]
+        chosen = choice.select(pool, 2, seed, vectors)["id"]
         assert len({name in "ab" for name in chosen}) == 2
-    turned = choice.balanced(pool.select([3, 2, 1, 0]), 2, 0, vectors[::-1])
-    assert turned["id"] == choice.balanced(pool, 2, 0, vectors)["id"]
+    turned = choice.select(pool.select([3, 2, 1, 0]), 2, 0, vectors[::-1])
+    assert turned["id"] == choice.select(pool, 2, 0, vectors)["id"]
 
 
 def test_embeddings_need_a_model(tmp_path):
@@ -446,7 +445,7 @@ def test_cells_in_effect(sizes, cells):
 
 
 def test_every_choice_has_a_reason():
-    chosen = choice.balanced(uneven(), 5, seed=0)
+    chosen = choice.select(uneven(), 5, seed=0)
     assert all(reason.startswith("kept because ") for reason in chosen["reason"])
     rare = next(row for row in chosen if row["level"] == 5)
     assert "dial, level 5 (3 candidates)" in rare["reason"]
@@ -458,7 +457,7 @@ def test_every_choice_has_a_reason():
 )
 def test_balance_says_what_is_wrong(pool, k, message):
     with pytest.raises(ValueError, match=message):
-        choice.balanced(pool, k, seed=0)
+        choice.select(pool, k, seed=0)
 
 
 # ---------------------------------------------------------------- exercises

@@ -1,9 +1,7 @@
-"""Texts compared: normal forms, exact copies, near duplicates, shared n-grams (chapter 3).
+"""Texts as they are compared: normal forms, words, n-grams, the Jaccard index (chapter 3).
 
-Everything here works on lists of questions. A pool is read once, in chunks; a question is
-reduced to a digest of its normal form, a MinHash signature and one bit, whether it may
-repeat a benchmark item. Whatever these propose is then checked on the texts
-themselves, so that chance decides what is looked at and never what falls.
+LIMO publishes neither the normal form nor the n of its decontamination (v3, section 3.1);
+what counts as a difference between two problems is decided here.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ from collections.abc import Callable, Sequence
 
 from limo_nb.core.settings import Normalisation
 
-CHUNK = 8192  # questions read at once
-
-# ---------------------------------------------------------------- texts
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
 LENGTH = r"\s*[+-]?\s*(?:\d+\.?\d*|\.\d+)\s*(?:mm|cm|in|pt|pc|bp|dd|cc|sp|em|ex|mu)"
@@ -37,10 +32,10 @@ WORD = re.compile(rf"[{HAN}]|\d+|[^\W\d_{HAN}]+")
 
 
 def normalise(text: str) -> str:
-    """`text` without what does not change a problem.
+    r"""`text` without what does not change a problem.
 
     Case, white space, Unicode form, invisible characters, `$`, LaTeX spacing and size
-    commands go; `\\dfrac`, `\\tfrac` and `\\frac12` become `\\frac{1}{2}`.
+    commands go; `\dfrac`, `\tfrac` and `\frac12` become `\frac{1}{2}`.
     """
     if not text.isascii():
         text = INVISIBLE.sub("", unicodedata.normalize("NFKC", text))

@@ -1,36 +1,36 @@
-"""Choosing questions: filter by solving, then balance and avoid redundancy.
+"""A choice of questions that is balanced, and in which none repeats another (chapter 4).
 
-A question is judged by what models make of it, never by what its author or generator
-knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
+LIMO v1 says that it balanced domains and complexity and avoided redundancy, and gives no
+rule: this one is ours.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset
+from scipy.sparse import csr_array, vstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
-from skmatter.sample_selection import FPS
 
-from limo_nb.core.progress import progress
-from limo_nb.inference import (
-    load_tokenizer,
-    quiet_bars,
-    source_of,
-)
+from limo_nb.core.progress import progress_bar
+from limo_nb.inference import load_tokenizer, quiet_bars, source_of
 
 FEATURES = 2**12  # of questions that are compared
 GRID = 2**22  # steps of a coordinate: products of two have 44 bits, a float has 53
+DENSE = 1000  # texts whose features are a dense table at a time
+SHOWN_FROM = 20_000  # questions from which the choice takes long enough for a progress bar
+
+Vectors: TypeAlias = "np.ndarray | csr_array"  # (questions, width), rows of length 1
+Cell = tuple[str, int]  # subject, level
 
 
-# ---------------------------------------------------------------- balancing
-def balanced(
-    problems: Dataset, k: int, seed: int, vectors: np.ndarray | None = None
-) -> Dataset:
+# ---------------------------------------------------------------- the choice
+def select(problems: Dataset, k: int, seed: int, vectors: np.ndarray | None = None) -> Dataset:
     """`k` problems spread evenly over subject and level, each unlike those chosen before.
 
     Subject–level cells take turns in a seeded order; a cell whose turn it is gives the
@@ -39,7 +39,6 @@ def balanced(
     more: `similarity` to the nearest earlier choice (0 to 1) and `reason`. Deterministic,
     and independent of the order of `problems`. All problems are kept if there are no more
     than `k`. `vectors` (problems, width), as `embed` makes them, take the place of TF-IDF.
-    LIMO's own rule is not published; this is ours.
 
     Raises ValueError for no problems, a `k` below 1, or vectors that do not fit.
     """
@@ -47,26 +46,25 @@ def balanced(
         raise ValueError("no problems to choose from: the filters left none")
     if k < 1:
         raise ValueError(f"k is {k}, but at least one question must be chosen")
-    names = problems["id"]
-    places = sorted(range(len(names)), key=lambda place: names[place])
-    rows = problems.select(places).to_list()
+    names = problems["id"][:]
+    places = sorted(range(len(names)), key=names.__getitem__)
+    problems = problems.select(places)
     if vectors is None:
-        compared = tfidf([row["question"] for row in rows])
+        compared: Vectors = tfidf(problems["question"][:])
     else:
-        compared = _directions(vectors, len(rows))[places]
-    cells, rng = _cells(rows), np.random.default_rng(seed)
+        compared = _directions(vectors, len(problems))[places]
+    cells, rng = _cells(problems), np.random.default_rng(seed)
     takers = [cells[sorted(cells)[place]] for place in rng.permutation(len(cells))]
     first = int(rng.choice(takers[0]))  # nothing to be far from yet
-    order, nearest = _farthest_first(compared, _turns(takers, k), first)
-    chosen = [
-        {
-            **rows[i],
-            "similarity": near,
-            "reason": _why_kept(rows[i], cells, near, first=not turn),
-        }
-        for turn, (i, near) in enumerate(zip(order, nearest, strict=True))
-    ]
-    return Dataset.from_list(chosen)
+    order, similarities = _farthest_first(compared, _turns(takers, k), first)
+    sizes = {cell: len(members) for cell, members in cells.items()}
+    rows = zip(problems.select(order).to_list(), similarities, strict=True)
+    return Dataset.from_list(
+        [
+            {**row, "similarity": near, "reason": _why_kept(row, sizes, near, first=not turn)}
+            for turn, (row, near) in enumerate(rows)
+        ]
+    )
 
 
 def _turns(cells: Sequence[list[int]], k: int) -> list[list[int]]:
@@ -75,32 +73,66 @@ def _turns(cells: Sequence[list[int]], k: int) -> list[list[int]]:
     return [cells[place] for _, place in sorted(turns)[:k]]
 
 
-class _InTurns(FPS):
-    """Farthest-first choice whose step n takes one of the rows in `turns[n]`."""
-
-    turns: list[list[int]]
-
-    def score(self, X: np.ndarray, y: None = None) -> np.ndarray:
-        distances = self.get_distance()
-        allowed = np.full(len(distances), -np.inf)
-        cell = self.turns[self.n_selected_]
-        allowed[cell] = distances[cell]
-        return allowed
-
-
 def _farthest_first(
-    vectors: np.ndarray, turns: list[list[int]], first: int
+    vectors: Vectors, turns: list[list[int]], first: int
 ) -> tuple[list[int], list[float]]:
-    """The row taken at each turn, and its similarity to the nearest one taken before."""
-    if len(vectors) == 1:  # skmatter wants two
-        return [first], [0.0]
-    steps = _InTurns(initialize=first, n_to_select=len(turns))
-    steps.turns = turns
-    steps.fit(vectors)
-    squared = steps.get_select_distance()  # of rows of length 1; the first has no neighbour
-    return steps.selected_idx_.tolist(), np.clip(1 - squared / 2, 0, 1).tolist()
+    """The row taken at each turn, and its similarity to the nearest one taken before.
+
+    Gonzalez's farthest-first traversal (1985), with the choice of a turn limited to its
+    cell; of equal distances the earlier row wins. Libraries have it for dense tables only.
+    """
+    squares = np.asarray((vectors * vectors).sum(axis=1)).ravel()
+    nearest = np.full(len(squares), np.inf)  # squared distance to what was taken
+    order, taken_at = [first], [np.inf]
+    large = len(squares) >= SHOWN_FROM
+    with progress_bar(len(turns), "questions", "choosing") if large else nullcontext() as bar:
+        for cell in turns[1:]:
+            last = order[-1]
+            products = vectors @ _row(vectors, last)
+            np.minimum(nearest, squares + squares[last] - 2 * products, out=nearest)
+            nearest[last] = -np.inf  # it may not be taken again
+            best = int(np.argmax(nearest[cell]))
+            order.append(cell[best])
+            taken_at.append(nearest[cell[best]])
+            if bar is not None:
+                bar.update()
+    return order, np.clip(1 - np.array(taken_at) / 2, 0, 1).tolist()
 
 
+def _row(vectors: Vectors, place: int) -> np.ndarray:
+    return vectors[place] if isinstance(vectors, np.ndarray) else vectors[[place]].toarray()[0]
+
+
+def _why_kept(row: dict, sizes: dict[Cell, int], similarity: float, first: bool) -> str:
+    size = sizes[row["subject"], row["level"]]
+    turn = (
+        f"kept because {row['subject']}, level {row['level']} ({size} candidates) had its turn"
+    )
+    if first:
+        return f"{turn}, the first of all"
+    return f"{turn} and this one is {similarity:.2f} similar to its nearest earlier choice"
+
+
+def cells_in_effect(problems: Dataset) -> float:
+    """The effective number of subject–level cells: the exponential of their entropy.
+
+    Equal to the number of cells where all are equally full; 1 where one holds everything.
+    """
+    sizes = np.array([len(places) for places in _cells(problems).values()])
+    share = sizes / sizes.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _cells(problems: Dataset) -> dict[Cell, list[int]]:
+    """Subject and level → the rows that have them."""
+    cells: dict[Cell, list[int]] = defaultdict(list)
+    columns = problems["subject"][:], problems["level"][:]
+    for place, cell in enumerate(zip(*columns, strict=True)):
+        cells[cell].append(place)
+    return cells
+
+
+# ---------------------------------------------------------------- what is compared
 def _directions(vectors: np.ndarray, rows: int) -> np.ndarray:
     """`vectors` at length 1, on a grid on which their products are exact.
 
@@ -115,25 +147,8 @@ def _directions(vectors: np.ndarray, rows: int) -> np.ndarray:
     return np.round(normalize(table) * GRID) / GRID
 
 
-def cells_in_effect(problems: Dataset) -> float:
-    """The effective number of subject–level cells: the exponential of their entropy.
-
-    Equal to the number of cells where all are equally full; 1 where one holds everything.
-    """
-    sizes = np.array([len(places) for places in _cells(problems.to_list()).values()])
-    share = sizes / sizes.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def _cells(rows: list[dict]) -> dict[tuple[str, int], list[int]]:
-    cells: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        cells[row["subject"], row["level"]].append(place)
-    return cells
-
-
-def tfidf(texts: list[str]) -> np.ndarray:
-    """TF-IDF (texts, `FEATURES`) of length 1, of n-grams of 2 to 4 characters.
+def tfidf(texts: list[str]) -> csr_array:
+    """TF-IDF (texts, `FEATURES`), sparse, of length 1, of n-grams of 2 to 4 characters.
 
     Of characters, so that Chinese needs no word splitter; hashed into so many features,
     so that memory does not grow with the vocabulary. Of 400 lab questions a cosine is off
@@ -143,7 +158,11 @@ def tfidf(texts: list[str]) -> np.ndarray:
         analyzer="char_wb", ngram_range=(2, 4), n_features=FEATURES, norm=None
     )
     weighted = TfidfTransformer().fit_transform(hashed.transform(texts))
-    return _directions(weighted.toarray(), len(texts))
+    parts = (weighted[start : start + DENSE] for start in range(0, len(texts), DENSE))
+    # Dense by parts: a row's norm is the same sum whatever stands beside it.
+    return vstack(
+        [csr_array(_directions(part.toarray(), part.shape[0])) for part in parts], format="csr"
+    )
 
 
 def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
@@ -157,7 +176,7 @@ def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
 
     network, tokenizer = _encoder(model)
     rows = []
-    with progress(len(texts), "texts", "embedded") as bar:
+    with progress_bar(len(texts), "texts", "embedded") as bar:
         for start in range(0, len(texts), batch_size):
             part = list(texts[start : start + batch_size])
             given = tokenizer(
@@ -178,8 +197,8 @@ def _encoder(model: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModel
 
-    source, revision = source_of(model)
     try:
+        source, revision = source_of(model)
         with quiet_bars():
             network = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
         return network.eval(), load_tokenizer(model)
@@ -189,13 +208,3 @@ def _encoder(model: str) -> tuple[Any, Any]:
             f"no model for embeddings at {model!r}: name a folder with config.json, weights "
             f"and tokenizer, `lab:NAME`, or a Hub id while online ({first})"
         ) from error
-
-
-def _why_kept(row: dict, cells: dict, similarity: float, first: bool) -> str:
-    size = len(cells[row["subject"], row["level"]])
-    turn = (
-        f"kept because {row['subject']}, level {row['level']} ({size} candidates) had its turn"
-    )
-    if first:
-        return f"{turn}, the first of all"
-    return f"{turn} and this one is {similarity:.2f} similar to its nearest earlier choice"

@@ -1,7 +1,8 @@
-"""Choosing questions: filter by solving, then balance and avoid redundancy.
+"""Solve rates of questions with their intervals, and the filters that use them (chapter 4).
 
-A question is judged by what models make of it, never by what its author or generator
-knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
+Of some thousand attempts at a question, few are drawn: a rate is an estimate, and a
+verdict on a question partly luck. LIMO v3, section 3.1, keeps what is solved 1 to 3 times
+of 32.
 """
 
 from __future__ import annotations
@@ -9,17 +10,28 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TypedDict
 
 import numpy as np
 from datasets import Dataset
 from scipy.stats import beta
 
-from limo_nb.problems.cleaning import (
-    DROPPED,
-    Sieved,
-)
+from limo_nb.problems import Filtered
 
 CONFIDENCE = 0.95
+
+
+class SolveCount(TypedDict):
+    """What the attempts at one question came to."""
+
+    id: str
+    correct: int
+    wrong: int
+    unverifiable: int
+    n: int  # all attempts
+    rate: float  # correct / n: an unverifiable attempt is in n and earns nothing
+    low: float  # the 95 % interval of the rate
+    high: float
 
 
 # ---------------------------------------------------------------- counting
@@ -35,10 +47,7 @@ def jeffreys(correct: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def solve_counts(attempts: Dataset) -> Dataset:
-    """Per question: id, correct, wrong, unverifiable, n, rate, low, high.
-
-    `rate` is correct / n: an unverifiable attempt is in n and earns nothing.
-    """
+    """A `SolveCount` for every question; ValueError without attempts."""
     if not len(attempts):
         raise ValueError("no attempts to count")
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -93,7 +102,7 @@ def mean_interval(values: Iterable[float], seed: int = 0) -> tuple[float, float,
 
 
 # ---------------------------------------------------------------- filtering
-def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> Sieved:
+def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> Filtered:
     """Problems solved between `keep[0]` and `keep[1]` times (inclusive), and the others.
 
     An unverifiable attempt might have been right: a problem stays only if it would stay
@@ -119,25 +128,11 @@ def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> S
             "finish the sampling first"
         )
     reasons = [_why_dropped(by_id[name], low, high) for name in problems["id"]]
-    kept = [place for place, reason in enumerate(reasons) if not reason]
-    fallen = [
-        (name, reason) for name, reason in zip(problems["id"], reasons, strict=True) if reason
-    ]
-    return Sieved(kept=problems.select(kept), dropped=_dropped(fallen))
+    drops = {place: (reason, "", 0.0) for place, reason in enumerate(reasons) if reason}
+    return Filtered.without(problems, drops)
 
 
-def _dropped(fallen: list[tuple[str, str]]) -> Dataset:
-    """Pairs of id and reason with the columns of `problems.DROPPED`; no counterparts."""
-    columns = {
-        "id": [name for name, _ in fallen],
-        "reason": [reason for _, reason in fallen],
-        "counterpart": [""] * len(fallen),
-        "overlap": [0.0] * len(fallen),
-    }
-    return Dataset.from_dict(columns, features=DROPPED)
-
-
-def _why_dropped(count: dict, low: int, high: int) -> str:
+def _why_dropped(count: SolveCount, low: int, high: int) -> str:
     """Why a question leaves, as one of three reasons that can be counted; empty if not.
 
     Without the number of attempts, which differs where sampling stops early.

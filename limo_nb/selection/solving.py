@@ -1,36 +1,34 @@
-"""Choosing questions: filter by solving, then balance and avoid redundancy.
+"""Attempts of a model at problems, each with its verdict (chapter 4; LIMO v3, section 3.1).
 
 A question is judged by what models make of it, never by what its author or generator
-knows about its difficulty (LIMO v3, section 3.1). Chapter 4.
+knows about its difficulty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from limo_nb.core.settings import (
-    EngineSettings,
-    FilterSettings,
-    Sampling,
-)
-from limo_nb.grading.verifiers import (
-    MATHEMATICS,
-    Verifier,
-)
-from limo_nb.inference import (
-    Engine,
-    chat_prompt,
-    complete,
-    open_engine,
-    shared_store,
-)
+from limo_nb.core.settings import EngineSettings, FilterSettings
+from limo_nb.grading.verifiers import MATHEMATICS, Verifier
+from limo_nb.inference import Engine, chat_prompt, complete, open_engine, shared_store
 
 
-# ---------------------------------------------------------------- solving
+class Attempt(TypedDict):
+    """A row of a table of attempts: one completion of one problem, and whether it is right."""
+
+    id: str  # of the problem
+    sample: int  # its number among the attempts at the problem, from 0
+    text: str  # what the model wrote
+    tokens: int  # of the text
+    finished: bool  # the model ended by itself, not at the limit of tokens
+    correct: bool | None  # None: it cannot be verified
+
+
 def solve(
     problems: Dataset,
     model: str,
@@ -42,13 +40,12 @@ def solve(
 ) -> Dataset:
     """Every problem attempted `settings.sampling.samples` times by `model`, and verified.
 
-    Columns: id, sample, text, tokens, finished, correct (True, False, or None where the
-    answer cannot be verified). `engine` says how completions of `model` are made, or makes
-    them itself; `verifier` says which are right. With `settings.stop_every`, attempts are
-    drawn in rounds of so many, and a problem that has more right answers than its band
-    allows gets no more, except those of `never_stopped`. Completions are kept in a store
-    that the stages of a run share, so that a killed run, another band or a longer pool
-    finds what was sampled.
+    Rows of `Attempt`, in the order of `problems` and then of sampling. `engine` says how
+    completions of `model` are made, or makes them itself; `verifier` says which are right.
+    With `settings.stop_every`, attempts are drawn in rounds of so many, and a problem that
+    has more right answers than its band allows gets no more, except those of
+    `never_stopped`. Completions are kept in a store that the stages of a run share, so that
+    a killed run, another band or a longer pool finds what was sampled.
     """
     if not len(problems):
         raise ValueError("no problems to solve: the filter before this one left none")
@@ -56,14 +53,15 @@ def solve(
     total = settings.sampling.samples
     size = settings.stop_every or total
     rounds: list[Dataset] = []
-    ours = isinstance(engine, EngineSettings)
-    with open_engine(engine, model) if ours else engine as opened:
+    engine = open_engine(engine, model) if isinstance(engine, EngineSettings) else engine
+    with engine as opened:
         store = shared_store(folder, opened)
         for first in range(0, total, size):
             asked = _open(problems, rounds, settings, whole)
             if not len(asked):
                 break
-            sampling = _round(settings.sampling, min(size, total - first))
+            some = {"samples": min(size, total - first)}
+            sampling = settings.sampling.model_copy(update=some)
             items = [(row["id"], chat_prompt(row["question"], system_prompt)) for row in asked]
             label = model if size == total else f"{model}, from {first + 1}"
             answers = complete(opened, items, sampling, store, label, first)
@@ -89,10 +87,6 @@ def fair_counts(counts: Dataset, problems: Dataset, settings: FilterSettings) ->
     """Of `counts`, those whose rates may be drawn as a distribution (see never_stopped)."""
     fair = set(never_stopped(problems, settings))
     return counts.select([n for n, name in enumerate(counts["id"]) if name in fair])
-
-
-def _round(sampling: Sampling, samples: int) -> Sampling:
-    return sampling.model_copy(update={"samples": samples})
 
 
 def _open(
@@ -126,7 +120,7 @@ def _by_problem(problems: Dataset, attempts: Dataset) -> Dataset:
 def grade_attempts(
     problems: Dataset, answers: Dataset, verifier: Verifier = MATHEMATICS
 ) -> Dataset:
-    """`answers` (id, sample, text, tokens, finished) with the column `correct`.
+    """`answers` (id, sample, text, tokens, finished), verified: rows of `Attempt`.
 
     An answer given several times to one question is judged once.
     """
