@@ -103,7 +103,8 @@ def chains(tree: ast.AST) -> dict[str, set[Chain]]:
     for node in ast.walk(tree):  # from the outside in: the longest chain comes first
         if not isinstance(node, (ast.Attribute, ast.Name)) or id(node) in inner:
             continue
-        links, end = [], node
+        links: list[str] = []
+        end: ast.AST = node
         while isinstance(end, ast.Attribute):
             links.append(end.attr)
             end = end.value
