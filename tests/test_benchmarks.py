@@ -20,7 +20,7 @@ real = pytest.mark.skipif(
 
 
 def test_the_registry_and_the_paper_agree():
-    facts, paper = benchmarks.registry(), problems.reported()["results"]
+    facts, paper = benchmarks.benchmark_registry(), problems.reported()["results"]
     assert sum(facts[name]["rows"] for name in benchmarks.of_paper()) == 2233
     assert sorted(benchmarks.of_paper()) == sorted(paper["benchmarks"])
     for model, scores in paper["models"].items():
@@ -32,12 +32,14 @@ def test_the_registry_and_the_paper_agree():
 def test_every_entry_is_complete():
     needed = {"title", "language", "answers", "judge", "terms"}
     of_files = {"source", "file", "rows", "question", "answer", "references", "in_domain"}
-    for name, facts in benchmarks.registry().items():
+    for name, facts in benchmarks.benchmark_registry().items():
         assert needed <= set(facts), name
         if name != "lab":
             assert of_files <= set(facts) and set(facts["references"]) <= set(benchmarks.KINDS)
             assert all(set(defect) == {"found", "done"} for defect in facts.get("defects", []))
-    assert [row["name"] for row in benchmarks.overview()] == list(benchmarks.registry())
+    assert [row["name"] for row in benchmarks.overview()] == list(
+        benchmarks.benchmark_registry()
+    )
 
 
 NAMES = [
@@ -91,7 +93,7 @@ BROKEN = [  # benchmark, what is changed, what is said
 @pytest.mark.parametrize(("name", "change", "said"), BROKEN)
 def test_a_row_that_does_not_fit_is_named(tmp_path, name, change, said):
     rows = [GOOD[name], {**GOOD[name], **change}, GOOD[name]]
-    file = tmp_path / benchmarks.registry()[name]["file"]
+    file = tmp_path / benchmarks.benchmark_registry()[name]["file"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ValueError, match="line 2") as error:
         benchmarks.read_benchmark(file)
@@ -253,7 +255,7 @@ def test_a_released_file_is_fetched_by_url(served):
     (folder / "aime.jsonl").write_bytes((SHARED / "benchmarks" / "aime.jsonl").read_bytes())
     found, lock = fetch("aime", by_url=True)
     assert "runs/benchmarks/aime.jsonl" in found
-    assert lock["aime"]["sha256"] == benchmarks.registry()["aime"]["sha256"]
+    assert lock["aime"]["sha256"] == benchmarks.benchmark_registry()["aime"]["sha256"]
     assert lock["aime"]["source"].startswith("http://127.0.0.1")
 
 

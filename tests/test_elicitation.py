@@ -94,7 +94,7 @@ def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:
     asked = single_facts(2, elicitation.SEED)
     assert len(facts) == 2 * len(asked) == 36
     assert not any(facts["correct"]), "a random model knows nothing"
-    quantity = rules.Quantity(
+    quantity = rules.ClaimQuantity(
         table="elicitation", name="base textbook", minus="base chat", group="many steps"
     )
     measured = measuring.measure_quantity(quantity, measuring.tables(run))

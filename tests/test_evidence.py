@@ -360,13 +360,13 @@ def test_tables_are_read_from_what_chapters_left(run: Run) -> None:
     lengths = {row["group"]: row for row in found["lengths"]}
     assert lengths["in domain"]["value"] == 2 and lengths["out of domain"]["value"] == 12
     assert lengths["all"]["items"] == 6 and lengths["all"]["seeds"] == 2
-    quantity = rules.Quantity(table="evaluation", name="limo", minus="base")
+    quantity = rules.ClaimQuantity(table="evaluation", name="limo", minus="base")
     measured = measuring.measure_quantity(quantity, found)
     assert measured["paired"] and (measured["low"], measured["high"]) == (40, 60)
 
 
 def test_difference_of_independent_sides_is_as_wide_as_both() -> None:
-    quantity = rules.Quantity(table="t", name="a", minus="b")
+    quantity = rules.ClaimQuantity(table="t", name="a", minus="b")
     sides = [accuracy("a", 0.7, 0.03), accuracy("b", 0.2, 0.04)]
     found = measuring.measure_quantity(quantity, {"t": sides})
     assert (found["value"], found["low"], found["high"]) == pytest.approx((50, 45, 55))

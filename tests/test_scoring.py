@@ -17,7 +17,7 @@ from tiny import tiny_model
 from limo_nb import inference
 from limo_nb.cli.evaluate import (
     BROAD,
-    _print_disagreements,
+    _disagreements,
     _scores,
 )
 from limo_nb.core.settings import EngineSettings
@@ -170,11 +170,11 @@ class Scripted:
 
 @pytest.fixture
 def judged_benchmark(monkeypatch):
-    monkeypatch.setitem(benchmarks.registry()["aime25_1"], "judge", True)
+    monkeypatch.setitem(benchmarks.benchmark_registry()["aime25_1"], "judge", True)
 
 
 def test_a_judge_decides_where_the_paper_has_one(
-    home, judged_benchmark, monkeypatch, capsys
+    home, judged_benchmark, monkeypatch
 ):  # fmt: skip
     judge, plain = str(home / "model-1"), inference.open_engine
     monkeypatch.setattr(
@@ -198,10 +198,9 @@ def test_a_judge_decides_where_the_paper_has_one(
     listed = found.json("disagreements-aime25_1.json")
     assert {row["id"] for row in listed} <= set(judged["id"]) and listed
     assert row_of(found) == (len(listed), ["disagreements-aime25_1.json"])
-    _print_disagreements(found.json("table.json"), found.path)
+    (said,) = _disagreements(found.json("table.json"), found.path)
     file = found / "disagreements-aime25_1.json"
-    said = capsys.readouterr().out.replace("\n", "")
-    assert f"judge and rules disagree on {len(listed)}: {file}" in said
+    assert said == f"aime25_1: judge and rules disagree on {len(listed)}: {file}"
 
 
 def row_of(found) -> tuple[int, list[str]]:

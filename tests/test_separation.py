@@ -13,14 +13,16 @@ def test_power_is_that_of_simulated_t_tests():
     gap, deviation, items, rng = 0.15, 0.5, 40, np.random.default_rng(1)
     apart = rng.normal(gap, deviation, (6000, items))
     share = (stats.ttest_1samp(apart, 0, axis=1).pvalue < 0.05).mean()
-    found = separation.power(gap, deviation / np.sqrt(items), items - 1)
+    found = separation.t_test_power(gap, deviation / np.sqrt(items), items - 1)
     assert found == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.parametrize(("items", "deviation"), [(3, 0.4), (30, 0.7), (500, 0.5)])
 def test_detectable_and_items_needed_agree(items, deviation):
     gap = detectable(deviation / np.sqrt(items), items - 1)
-    assert separation.power(gap, deviation / np.sqrt(items), items - 1) == pytest.approx(0.8)
+    assert separation.t_test_power(gap, deviation / np.sqrt(items), items - 1) == pytest.approx(
+        0.8
+    )
     assert items_needed(separation.PairedVariance(deviation**2, 0.0), gap * 1.0001) == items
 
 

@@ -9,7 +9,7 @@ from tiny import problems, tiny_model
 from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.settings import Profile, load_profile
 from limo_nb.evaluation import RESULTS, benchmark_items
-from limo_nb.experiments import Training, TrainingRun, carry_out, results_of
+from limo_nb.experiments import TrainingRun, TrainingSpec, carry_out, results_of
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_result_that_is_there_is_final(folder, model):
 
 def test_a_run_with_rows_trains_before_it_answers(folder, model):
     settings = small(model).sft.model_copy(update={"batch_size": 4, "learning_rate": 0.05})
-    training = Training(folder / "rows.parquet", settings, seed=1)
+    training = TrainingSpec(folder / "rows.parquet", settings, seed=1)
     carry_out(run("few-1", model, folder, training=training))
     carry_out(run("base-0", model, folder))
     (trained,), (base,) = results_of(folder, "few"), results_of(folder, "base")

@@ -4,11 +4,11 @@ from .attempts import evaluate as evaluate
 from .attempts import grade_answers as grade_answers
 from .attempts import prompts_of as prompts_of
 from .benchmarks import benchmark_items as benchmark_items
+from .benchmarks import benchmark_registry as benchmark_registry
 from .benchmarks import known as known
 from .benchmarks import load_benchmark as load_benchmark
 from .benchmarks import overview as overview
 from .benchmarks import real_benchmarks as real_benchmarks
-from .benchmarks import registry as registry
 from .benchmarks import tenth_of as tenth_of
 from .benchmarks import to_avoid as to_avoid
 from .comparisons import accuracies as accuracies

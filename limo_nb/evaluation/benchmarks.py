@@ -47,14 +47,16 @@ def _facts() -> dict[str, Any]:
 
 
 @cache
-def registry() -> dict[str, dict[str, Any]]:
+def benchmark_registry() -> dict[str, dict[str, Any]]:
     """The facts of `benchmarks.yaml`: name → title, file, fields, language, ..."""
     return {name: facts for name, facts in _facts().items() if not name.startswith("_")}
 
 
 def of_paper() -> list[str]:
     """The ten benchmarks of the paper, in its order."""
-    return [name for name, facts in registry().items() if facts.get("source") == "limo"]
+    return [
+        name for name, facts in benchmark_registry().items() if facts.get("source") == "limo"
+    ]
 
 
 def known(names: Iterable[str]) -> list[str]:
@@ -64,9 +66,9 @@ def known(names: Iterable[str]) -> list[str]:
     """
     families = {"paper": of_paper(), "aime25": ["aime25_1", "aime25_2"]}
     found = [own for name in names for own in families.get(name, [name])]
-    unknown = sorted(set(found) - set(registry()))
+    unknown = sorted(set(found) - set(benchmark_registry()))
     if unknown:
-        there = ", ".join([*registry(), *families])
+        there = ", ".join([*benchmark_registry(), *families])
         raise ValueError(f"unknown benchmarks {unknown}; there are {there}")
     return list(dict.fromkeys(found))
 
@@ -74,7 +76,7 @@ def known(names: Iterable[str]) -> list[str]:
 def overview() -> list[dict[str, Any]]:
     """A row per benchmark: what the registry says of it, for tables."""
     rows = []
-    for name, facts in registry().items():
+    for name, facts in benchmark_registry().items():
         source = _facts()["_sources"].get(facts.get("source"), {"title": "made here"})
         domain = {True: "in domain", False: "out of domain", None: "both"}
         rows.append(
@@ -110,7 +112,7 @@ def locate(name: str) -> Found:
     Raises ValueError for a file that is not the one that was released, or not the one
     that the lock file recorded; FileNotFoundError where there is none.
     """
-    facts, root = registry()[name], data_root()
+    facts, root = benchmark_registry()[name], data_root()
     local = root / "benchmarks" / facts["file"] if root else None
     if local and local.exists():
         found = Found(local, "local", "", sha256(local))
@@ -128,7 +130,7 @@ def sha256(path: Path) -> str:
 
 def kept_file(name: str) -> Path:
     """Where the file of benchmark `name` is kept once it was fetched."""
-    return runs_root() / "benchmarks" / registry()[name]["file"]
+    return runs_root() / "benchmarks" / benchmark_registry()[name]["file"]
 
 
 def _fetched(name: str, local: Path | None) -> Found:
@@ -136,7 +138,7 @@ def _fetched(name: str, local: Path | None) -> Found:
     if entry and file.exists():
         return Found(file, entry["source"], entry["revision"], sha256(file))
     wanted = local or f"LIMO_NB_DATA/benchmarks/{file.name}"
-    source = _facts()["_sources"][registry()[name]["source"]]
+    source = _facts()["_sources"][benchmark_registry()[name]["source"]]
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         tried = ["not fetched: HF_HUB_OFFLINE is set"]
     else:
@@ -155,7 +157,7 @@ def _fetched(name: str, local: Path | None) -> Found:
 
 def _attempts(name: str, source: Mapping[str, Any]) -> list[Callable[[], Found]]:
     """Ways to fetch a benchmark, in order; each raises or returns."""
-    file = registry()[name]["file"]
+    file = benchmark_registry()[name]["file"]
     if "hub" in source:
         return [lambda: _from_hub(name, source["hub"])]
     urls = [url.format(file=file, stem=Path(file).stem) for url in source["urls"]]
@@ -188,7 +190,9 @@ def _from_url(name: str, url: str) -> Found:
     import pooch
 
     file = kept_file(name)
-    known = registry()[name].get("sha256") or locked("benchmarks").get(name, {}).get("sha256")
+    known = benchmark_registry()[name].get("sha256") or locked("benchmarks").get(name, {}).get(
+        "sha256"
+    )
     file.unlink(missing_ok=True)  # one that no lock entry vouches for
     pooch.get_logger().setLevel("WARNING")
     pooch.retrieve(
@@ -201,7 +205,7 @@ def _from_url(name: str, url: str) -> Found:
 def _check(name: str, found: Found) -> None:
     """Compare `found` with the registry and the lock file; record what is fetched first."""
     recorded = locked("benchmarks").get(name)
-    released = registry()[name].get("sha256")
+    released = benchmark_registry()[name].get("sha256")
     if released and found.sha256 != released:
         raise ValueError(
             f"{found.path} is not the released file of {name!r}: sha256 {found.sha256}, "
@@ -243,7 +247,7 @@ def read_benchmark(path: Path, name: str | None = None) -> Dataset:
     named by its line, and none is left out silently.
     """
     name = name or _named(path)
-    facts, rows, number = registry()[name], [], 0
+    facts, rows, number = benchmark_registry()[name], [], 0
     broken: list[str] = []
     for number, (place, record) in enumerate(read_records(path, broken), 1):
         try:
@@ -259,7 +263,9 @@ def read_benchmark(path: Path, name: str | None = None) -> Dataset:
 
 
 def _named(path: Path) -> str:
-    known = {fact["file"]: name for name, fact in registry().items() if "file" in fact}
+    known = {
+        fact["file"]: name for name, fact in benchmark_registry().items() if "file" in fact
+    }
     if path.name not in known:
         raise ValueError(f"{path}: not in benchmarks.yaml, which knows {', '.join(known)}")
     if not path.exists():
@@ -345,7 +351,7 @@ def duplicates(items: Dataset) -> list[tuple[str, str]]:
 def real_benchmarks(root: Path, names: Sequence[str] | None = None) -> Dataset:
     """The items of the paper's benchmarks, or of `names`, from files in `root`/benchmarks."""
     chosen = of_paper() if names is None else known(names)
-    files = [root / "benchmarks" / registry()[name]["file"] for name in chosen]
+    files = [root / "benchmarks" / benchmark_registry()[name]["file"] for name in chosen]
     return concatenate_datasets([read_benchmark(file) for file in files])
 
 

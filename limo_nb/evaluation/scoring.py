@@ -84,7 +84,7 @@ def score_model(request: ScoreRequest, root: Path | None = None) -> Artifact:
         for name in benchmarks.known(request.benchmarks)
     }
     if not items:
-        raise ValueError(f"name a benchmark: {', '.join(benchmarks.registry())}")
+        raise ValueError(f"name a benchmark: {', '.join(benchmarks.benchmark_registry())}")
     facts = request.facts(items)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     folder = root / f"{_slug(request.model)}-{request.protocol.name}-{key}"
@@ -159,7 +159,7 @@ def _results_of(
     opened = open_engine(request.engine, request.judge) if judged and request.judge else None
     with opened or nullcontext():
         for name, own in items.items():
-            tolerance = benchmarks.registry()[name].get("tolerance", 0.0)
+            tolerance = benchmarks.benchmark_registry()[name].get("tolerance", 0.0)
             ended = finished(answers[name])
             store = folder.parent / "verdicts.sqlite"
             verdicts = verdicts_of(pairs_of(own, ended), tolerance, store)
@@ -172,7 +172,7 @@ def _results_of(
 
 def _judged_by(name: str, judge: str | None) -> str | None:
     """The model that judges benchmark `name`, None where rules grade it."""
-    return judge if benchmarks.registry()[name]["judge"] else None
+    return judge if benchmarks.benchmark_registry()[name]["judge"] else None
 
 
 def _judged(
@@ -203,7 +203,7 @@ def _disagreements(folder: Path, name: str) -> Path:
 
 def described(name: str, items: Dataset) -> dict[str, Any]:
     """What the registry and the file say of a benchmark that was run."""
-    facts = benchmarks.registry()[name]
+    facts = benchmarks.benchmark_registry()[name]
     told = ("title", "language", "terms", "defects")
     known: dict[str, Any] = {key: facts[key] for key in told if key in facts}
     known |= {"items": len(items), "duplicates": benchmarks.duplicates(items)}

@@ -71,7 +71,7 @@ def independent_variance(share: float, other: float) -> PairedVariance:
     return PairedVariance(share * (1 - share) + other * (1 - other), 0.0)
 
 
-def power(gap: float, error: float, freedom: float) -> float:
+def t_test_power(gap: float, error: float, freedom: float) -> float:
     """The chance that a two-sided 5 % t-test finds a true difference of `gap`.
 
     `error` is the standard error of the measured difference, `freedom` its degrees of
@@ -85,7 +85,7 @@ def power(gap: float, error: float, freedom: float) -> float:
 
 
 def detectable(error: float, freedom: float, chance: float = POWER) -> float:
-    """The smallest true difference that is found with probability `chance`; see `power`.
+    """The smallest true difference that is found with probability `chance`; see `t_test_power`.
 
     A difference of accuracies above 1 does not exist: such a benchmark separates nothing.
     0 where `error` is 0. Raises ValueError for less than one degree of freedom.
@@ -95,9 +95,9 @@ def detectable(error: float, freedom: float, chance: float = POWER) -> float:
     if error == 0:
         return 0.0
     top = error * 2 * (stats.t.ppf((1 + LEVEL) / 2, freedom) + stats.t.ppf(chance, freedom))
-    while power(top, error, freedom) < chance:
+    while t_test_power(top, error, freedom) < chance:
         top *= 2
-    return float(brentq(lambda gap: power(gap, error, freedom) - chance, 0.0, top))
+    return float(brentq(lambda gap: t_test_power(gap, error, freedom) - chance, 0.0, top))
 
 
 def items_needed(
@@ -109,7 +109,7 @@ def items_needed(
         raise ValueError(f"a difference of {gap} is never found: give a positive one")
 
     def enough(items: int) -> bool:
-        return deviation == 0 or power(gap, deviation / sqrt(items), items - 1) >= chance
+        return deviation == 0 or t_test_power(gap, deviation / sqrt(items), items - 1) >= chance
 
     low, high = 1, 2
     while not enough(high):

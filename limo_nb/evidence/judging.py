@@ -42,7 +42,7 @@ def judge(claims: Sequence[Claim], tables: Tables, small: bool = True) -> list[C
     rows = []
     for claim in claims:
         measured = {name: measure_quantity(q, tables) for name, q in claim.values.items()}
-        verdict, reason = decide(claim, measured, small)
+        verdict, reason = verdict_on(claim, measured, small)
         rows.append(
             ClaimVerdict(
                 id=claim.id,
@@ -60,7 +60,7 @@ def judge(claims: Sequence[Claim], tables: Tables, small: bool = True) -> list[C
     return rows
 
 
-def decide(
+def verdict_on(
     claim: Claim, measured: Mapping[str, Measured | None], small: bool = True
 ) -> tuple[str, str]:
     """(verdict, reason) by the claim's rule; `small` says that the world is the lab's."""
@@ -128,7 +128,7 @@ def disagreements(claims: Sequence[Claim], rows: Sequence[ClaimVerdict]) -> list
         if row is None:
             found.append(f"{claim.id}: no verdict was stored")
             continue
-        verdict, _ = decide(claim, row["measured"], row["miniature"])
+        verdict, _ = verdict_on(claim, row["measured"], row["miniature"])
         if verdict != row["verdict"]:
             found.append(f"{claim.id}: stored {row['verdict']!r}, its numbers say {verdict!r}")
     return found

@@ -10,7 +10,7 @@ import pandas as pd
 
 from limo_nb.core.records import load_table
 from limo_nb.core.runs import Artifact, MissingArtifact, Run
-from limo_nb.evidence.rules import Quantity
+from limo_nb.evidence.rules import ClaimQuantity
 from limo_nb.selection import mean_interval
 
 UNTRAINED = ("base", "poor")  # evaluated once: training seeds do not touch them
@@ -152,7 +152,7 @@ def _lengths(evaluated: Artifact) -> list[TableRow]:
 
 
 # ---------------------------------------------------------------- measuring
-def measure_quantity(quantity: Quantity, tables: Tables) -> Measured | None:
+def measure_quantity(quantity: ClaimQuantity, tables: Tables) -> Measured | None:
     """The quantity in its unit, with items and seeds; None if unmeasured.
 
     A paired difference is taken where its stage left one. Otherwise the intervals of
@@ -180,7 +180,7 @@ def measure_quantity(quantity: Quantity, tables: Tables) -> Measured | None:
 
 
 def _find(
-    tables: Tables, quantity: Quantity, name: str, minus: str | None = None,
+    tables: Tables, quantity: ClaimQuantity, name: str, minus: str | None = None,
     table: str | None = None,
 ) -> TableRow | None:  # fmt: skip
     rows = tables.get(table or quantity.table, ())

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from limo_nb.core.paper import reported
 from limo_nb.core.settings import Frozen
-from limo_nb.evaluation import registry
+from limo_nb.evaluation import benchmark_registry
 
 
 # ---------------------------------------------------------------- the ledger
-class Quantity(Frozen):
+class ClaimQuantity(Frozen):
     """`name` in `group` of `table`, less `minus`, or as a share of `over`."""
 
     table: str
@@ -93,7 +93,7 @@ class Claim(Frozen):
     chapter: int
     paper: str  # may name `figures` in braces
     figures: dict[str, str | PaperGain] = {}
-    values: dict[str, Quantity] = {}
+    values: dict[str, ClaimQuantity] = {}
     requires: tuple[Condition, ...] = ()
     rule: tuple[Condition, ...] = ()
     untested: str = ""  # why nothing here tests it
@@ -164,7 +164,7 @@ def _paper_gain(figure: PaperGain) -> float:
     places = [
         place
         for place, name in enumerate(results["benchmarks"])
-        if figure.group in ("all", _domain(registry()[name]["in_domain"]))
+        if figure.group in ("all", _domain(benchmark_registry()[name]["in_domain"]))
     ]
     mine, other = results["models"][figure.model], results["models"][figure.over]
     return sum(mine[place] - other[place] for place in places) / len(places)

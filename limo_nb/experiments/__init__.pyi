@@ -14,8 +14,8 @@ from .headline import train as train
 from .headline import trained as trained
 from .processes import in_processes as in_processes
 from .sensitivity import run_conditions as run_conditions
-from .training_runs import Training as Training
 from .training_runs import TrainingRun as TrainingRun
+from .training_runs import TrainingSpec as TrainingSpec
 from .training_runs import carry_out as carry_out
 from .training_runs import results_of as results_of
 from .variants import HEADLINE as HEADLINE

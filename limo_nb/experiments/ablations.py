@@ -23,7 +23,7 @@ from limo_nb.evaluation import accuracies, benchmark_items
 from limo_nb.experiments.budgets import row_tokens, rows_within, steps_of, with_more_epochs
 from limo_nb.experiments.differences import paired
 from limo_nb.experiments.processes import in_processes
-from limo_nb.experiments.training_runs import Training, TrainingRun, carry_out, results_of
+from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
 
@@ -150,7 +150,7 @@ def run_ablations(run: Run) -> Artifact:
         runs = [
             TrainingRun(
                 f"{name}-{seed}", base, folder, profile.evaluation.sampling, profile.engine,
-                profile.system_prompt, Training(sets / f"{name}.parquet", own, seed),
+                profile.system_prompt, TrainingSpec(sets / f"{name}.parquet", own, seed),
             )
             for seed in profile.ablations.seeds
             for name, own in settings.items()

@@ -20,7 +20,7 @@ from limo_nb.sft import fine_tune_here
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSpec:
     """The rows of a model, a Parquet file, and how it is trained on them."""
 
     rows: Path
@@ -38,7 +38,7 @@ class TrainingRun:
     sampling: Sampling
     engine: EngineSettings
     system_prompt: str
-    training: Training | None = None
+    training: TrainingSpec | None = None
 
 
 def carry_out(run: TrainingRun) -> None:
