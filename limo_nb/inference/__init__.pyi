@@ -18,6 +18,7 @@ from .chat import prompt_ids as prompt_ids
 from .engines import ENGINES as ENGINES
 from .engines import NotInstalled as NotInstalled
 from .engines import open_engine as open_engine
+from .identity import exact_name as exact_name
 from .identity import model_digest as model_digest
 from .identity import resolve as resolve
 from .identity import source_of as source_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.settings import SftSettings
-from limo_nb.inference import load_tokenizer, model_digest
+from limo_nb.inference import exact_name, load_tokenizer, model_digest
 from limo_nb.sft.checkpoints import CheckpointRefused, complete
 from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
 
@@ -90,8 +90,9 @@ def prepare(task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Train
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     job = TrainingJob(
-        task.model, task.settings, task.seed, task.system_prompt, key, checkpoint_seconds
-    )
+        exact_name(task.model), task.settings, task.seed, task.system_prompt, key,
+        checkpoint_seconds,
+    )  # fmt: skip
     _refuse_another(task.folder, job)
     if not is_done(task.folder, key):
         _check_rows(task)

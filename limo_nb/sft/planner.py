@@ -258,11 +258,12 @@ def shape_of(model: str) -> Shape:
             return shape
     from transformers import AutoConfig
 
-    from limo_nb.inference import resolve
+    from limo_nb.inference import source_of
 
     try:
-        return _from_config(AutoConfig.from_pretrained(resolve(model)))
-    except (OSError, AttributeError) as error:
+        source, commit = source_of(model)
+        return _from_config(AutoConfig.from_pretrained(source, revision=commit))
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(
             f"no shape for model {model!r} ({type(error).__name__}): name a folder with a "
             f"config.json, or one of {', '.join(shapes)}"

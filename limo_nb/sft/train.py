@@ -95,7 +95,7 @@ def model_card(job: TrainingJob, done: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in done["versions"].items())
     lost = f"{len(done['cut'])} rows cut, {len(done['dropped'])} dropped for their length"
     return f"""---
-base_model: {job.model}
+base_model: {job.model.partition("@")[0]}
 library_name: transformers
 ---
 Fine-tuned from `{job.model}` on {done["rows"]} rows by limo_nb, seed {job.seed}.
