@@ -7,11 +7,9 @@ import pytest
 import yaml
 
 from limo_nb import lab
+from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import settle
-from limo_nb.grading.extraction import (
-    clean,
-    final_answer,
-)
+from limo_nb.grading.extraction import final_answer
 from limo_nb.grading.numbers import number
 from limo_nb.grading.structure import (
     brackets,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from limo_nb.evaluation import benchmarks
+from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import target
-from limo_nb.grading.extraction import clean
 from limo_nb.grading.verdicts import (
     agreement,
     grade_many,

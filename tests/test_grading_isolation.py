@@ -16,11 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from limo_nb.grading import verdicts as grading
+from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import settle
-from limo_nb.grading.extraction import (
-    clean,
-    final_answer,
-)
+from limo_nb.grading.extraction import final_answer
 from limo_nb.grading.verdicts import (
     Verdict,
     grade,

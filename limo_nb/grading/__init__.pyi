@@ -1,6 +1,6 @@
 """What `limo_nb.grading` offers; the names are loaded when they are asked for."""
 
-from .extraction import clean as clean
+from .canonical import clean as clean
 from .extraction import final_answer as final_answer
 from .sandbox import Limits as Limits
 from .verdicts import Verdict as Verdict

@@ -1,105 +1,125 @@
 """When a cleaned answer says what a cleaned reference says (chapter 8).
 
-`settle` holds the rules that need no algebra: letters, text, numbers, lists of numbers.
-`equivalent` adds structure (lists, tuples, intervals, matrices, conditions), and leaves
-formulas to `formulas`. It runs in worker processes, `settle` anywhere.
+Both are read once into typed values (`answers`); `compare` dispatches on the type of the
+reference, and each case matches the type of the answer. Formulas are compared by their
+values (`formulas`), which only worker processes do: `settle` stops where it would need them.
 """
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import singledispatch
 
-from limo_nb.grading.extraction import (
-    FUNCTIONS,
-    STYLED,
-    clean,
+from limo_nb.grading.answers import (
+    CJK,
+    LETTER,
+    LITERAL,
+    Answer,
+    Based,
+    Choice,
+    Collection,
+    Conditioned,
+    Congruence,
+    Date,
+    Equation,
+    Expression,
+    Inequality,
+    Literal,
+    Matrix,
+    Piecewise,
+    Prose,
+    Quantity,
+    Ratio,
+    Reals,
+    Text,
+    Time,
+    folded,
+    has_prose,
+    letter,
+    options,
+    read,
+    read_inequality,
+    without_remarks,
 )
-from limo_nb.grading.numbers import (
-    LONE_UNIT,
-    Number,
-    incompatible,
-    number,
-    same_number,
-    unit_name,
-    without_unit,
+from limo_nb.grading.canonical import STYLED, clean, unwrap
+from limo_nb.grading.formulas import (
+    NOT_EQUAL,
+    Finding,
+    as_congruence,
+    constant,
+    same_chain,
+    same_equations,
+    same_formulas,
+    same_ratio,
 )
+from limo_nb.grading.numbers import AMBIGUOUS, Number, number, same_number, with_lone_unit
+from limo_nb.grading.regions import same_regions
 from limo_nb.grading.structure import (
     ASSIGNED,
-    NAME,
-    Interval,
+    CURVE,
     brackets,
-    cells,
     components,
-    is_told,
     listed,
     one_by_one,
     region,
     split,
-    values,
 )
-from limo_nb.grading.symbolic import (
-    Finding,
-    as_formula,
-)
+from limo_nb.grading.units import conversion
+from limo_nb.grading.wording import same_words
 
-# ---------------------------------------------------------------- letters and text
-LETTER = re.compile(r"\(?([A-Z])\)?[.:]?")
-LEAD = (
-    "the|so|correct|final|option|choice|answer|is"
-    "|综上|因此|所以|故|应|本题|正确|的|答案|选项|选择|选|为|是"
-)
-OPTION = re.compile(
-    rf"(?:(?:{LEAD})[\s:,]*)*"
-    r"[(\[【「]?(?P<letter>[A-Z])(?P<closed>[)\]】」])?"
-    r"(?:\s?(?:选?项|正确|is (?:correct|right|true))"
-    r"|(?:[.:,)}\]】」]|\s+(?=[$\d-]|\\(?:frac|sqrt|pi)))(?P<rest>.*)|)",
-    re.IGNORECASE,
-)
-# Another option in what follows the first: "(B)", "B.", "or B" at the end, "B" alone.
-OTHER = re.compile(
-    r"(?<![A-Za-z\\])[(\[【「]\s?([A-J])\s?[)\]】」]"
-    r"|(?<![A-Za-z\\(\[])([A-J])\s?[.:)\]】」]"
-    r"|(?:^|[,;&/]|\bor\b|\band\b|[和或与])\s?[(\[]?([A-J])[)\]]?(?=$|[,;&/.])"
-)
-OPTION_TEXT = re.compile(r"(?:\((?P<in>[A-H])\)|(?P<plain>[A-H])\)?[.、:])\s*(?P<text>\S.*)")
-LETTERS = re.compile(r"[A-H](?:[ ,]*(?:and ?)?[A-H])+")
-CJK = re.compile("[\u3400-\u9fff]")
-WORDS = re.compile(r"[A-Za-z][A-Za-z .,'-]*")
-PROSE = re.compile(rf"(?<![\\a-zA-Z])(?!(?:{FUNCTIONS})(?![a-z]))[a-z]{{3,}}")
+SAME, DIFFERENT = (True, "same"), (False, "different")
 
 
+class NeedsFormulas(Exception):
+    """The verdict needs values of formulas, which are worked out in a worker."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """How to compare: with which relative tolerance, and whether formulas may be valued."""
+
+    tolerance: float = 0.0
+    formulas: bool = True
+
+
+# ---------------------------------------------------------------- the two entries
 def settle(reference: str, answer: str, tolerance: float = 0.0) -> bool | None:
-    """The verdict of rules that need no algebra, None where formulas must be compared.
+    """The verdict on two cleaned texts, None where formulas must be compared.
 
-    Both arguments are cleaned. The kind of the reference decides how it is compared.
     `tolerance` is relative; a reference that is written as an integer is exact.
     """
-    if not answer:
-        return False
-    if answer == reference:
-        return True
-    if reference.startswith(LITERAL):
+    try:
+        return decide(reference, answer, Context(tolerance, formulas=False))[0]
+    except (NeedsFormulas, RecursionError):
         return None
-    for rule in (_as_choice, _as_text):
-        verdict = rule(reference, answer)
-        if verdict is not None:
-            return verdict
-    reference, answer = values(reference, answer)
-    verdict = _as_number(reference, answer, tolerance)
-    if verdict is None:
-        verdict = _as_list(reference, answer)
-        return None if tolerance and verdict is False else verdict  # then part by part
-    return verdict
+
+
+def equivalent(reference: str, answer: str, tolerance: float = 0.0) -> Finding:
+    """The verdict on two cleaned texts, and its reason; None where it cannot be decided."""
+    return decide(reference, answer, Context(tolerance))
+
+
+def decide(reference: str, answer: str, context: Context) -> Finding:
+    """The finding on two cleaned texts."""
+    if not answer:
+        return DIFFERENT
+    if answer == reference:
+        return SAME
+    wanted = read(reference)
+    if isinstance(wanted, Prose | Text):
+        return compare(wanted, read(answer), context)
+    return compare(wanted, read(without_remarks(answer)), context)
 
 
 def target(reference: str, answer: str) -> str:
     """Of a reference "C. text" the part that the answer is to be compared with."""
     return counterparts(reference, answer)[0]
+
+
+OPTION_TEXT = re.compile(r"(?:\((?P<in>[A-H])\)|(?P<plain>[A-H])\)?[.、:])\s*(?P<text>\S.*)")
 
 
 def counterparts(reference: str, answer: str) -> tuple[str, str]:
@@ -111,158 +131,623 @@ def counterparts(reference: str, answer: str) -> tuple[str, str]:
     option = OPTION_TEXT.fullmatch(reference)
     if not option:
         return reference, answer
-    letter, text = option["in"] or option["plain"], clean(option["text"])
+    named, text = option["in"] or option["plain"], clean(option["text"])
     plain = STYLED.sub(r"\1", answer)
-    if _letter(plain) is None:
-        return (letter if LETTER.fullmatch(plain) else text), answer
+    if letter(plain) is None:
+        return (named if LETTER.fullmatch(plain) else text), answer
     other = OPTION_TEXT.fullmatch(plain)
     said = clean(other["text"]) if other else ""
-    if (
-        not said
-        or _letter(plain) != letter
-        or PROSE.search(said + text)
-        or CJK.search(said + text)
-    ):
-        return letter, answer
+    if not said or letter(plain) != named or has_prose(said + text) or CJK.search(said + text):
+        return named, answer
     return text, said
 
 
-def _letter(text: str) -> str | None:
-    """The one option that `text` names, None where it names none or several."""
-    named = OPTION.fullmatch(text)
-    if not named:
+# ---------------------------------------------------------------- one dispatch
+@singledispatch
+def compare(reference: Answer, answer: Answer, context: Context) -> Finding:
+    """Whether `answer` says what `reference` says: by the type of the reference."""
+    raise TypeError(type(reference))
+
+
+@compare.register
+def _(reference: Choice, answer: Answer, context: Context) -> Finding:
+    named = options(answer.text)
+    if named == reference.options:
+        return SAME
+    single = STYLED.sub(r"\1", answer.text).strip()
+    return (True, "same") if letter(single) == "".join(reference.options) else DIFFERENT
+
+
+@compare.register
+def _(reference: Literal, answer: Answer, context: Context) -> Finding:
+    parts = [part.strip("'\" ") for part in split(brackets(answer.text)[1])]
+    if len(parts) != len(reference.values):
+        return None, f"{len(parts)} parts for {len(reference.values)}"
+    if reference.keys:
+        named = [KEYED.fullmatch(STYLED.sub(r"\1", part)) for part in parts]
+        if all(named):
+            parts = [m["value"] for m in named if m]
+            found = {m["key"].strip("'\" "): m["value"] for m in named if m}
+            if found.keys() & set(reference.keys):
+                if found.keys() != set(reference.keys):
+                    return None, "values could not be matched with keys"
+                parts = [found[key] for key in reference.keys]
+    return all_of(zip(reference.values, map(clean, parts), strict=True), context)
+
+
+KEYED = re.compile(r"(?P<key>[^=:]{1,40}?)\s?(?:=|:|->)\s?(?P<value>.+)")
+
+
+@compare.register
+def _(reference: Date, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Date():
+            years = {reference.year, answer.year} - {0}
+            days = (reference.month, reference.day) == (answer.month, answer.day)
+            return SAME if days and len(years) < 2 else DIFFERENT
+    return False, "no date"
+
+
+@compare.register
+def _(reference: Time, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Time():
+            halves = {reference.half, answer.half} - {""}
+            same = reference.minutes % 720 == answer.minutes % 720
+            exact = reference.minutes == answer.minutes
+            if len(halves) > 1 or not same:
+                return DIFFERENT
+            return SAME if exact or halves else DIFFERENT
+        case Ratio():
+            return DIFFERENT
+    return False, "no time"
+
+
+@compare.register
+def _(reference: Ratio, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Ratio():
+            if reference.names and answer.names and reference.names != answer.names:
+                return None, "other names"
+            terms, others = reference.terms, answer.terms
+        case Time() if len(reference.terms) == 2:
+            terms, others = reference.terms, tuple(answer.text.split(":"))
+        case Quantity() | Expression() if len(reference.terms) == 2:
+            one, other = reference.terms
+            return formulas(f"({one})/({other})", answer.text, context)
+        case _:
+            return False, "no ratio"
+    if len(terms) != len(others):
+        return False, "another number of terms"
+    if terms == others:
+        return SAME
+    return needing(context, same_ratio, terms, others)
+
+
+@compare.register
+def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
+    wanted = reference.number
+    match answer:
+        case Quantity():
+            return worded(*same_number(wanted, answer.number, context.tolerance))
+        case Collection(parts=parts):
+            if AMBIGUOUS.fullmatch(reference.text):
+                return compare(
+                    Collection(reference.text, "", tuple(reference.text.split(","))),
+                    answer,
+                    context,
+                )
+            decimal = re.fullmatch(r"(-?\d+),(\d{1,2})", answer.text)
+            if decimal and not wanted.integer:
+                return worded(
+                    wanted.value == Fraction(f"{decimal[1]}.{decimal[2]}"), "decimal comma"
+                )
+            spoken = number(answer.text.replace(" and ", " "))
+            if spoken and "," not in answer.text:
+                return compare(reference, Quantity(answer.text, spoken), context)
+            return False, f"{len(parts)} parts for 1"
+        case Equation():
+            return against_equation(reference, answer, context)
+        case Expression():
+            return against_number(reference, answer, context)
+        case Ratio(terms=(one, other)):
+            return formulas(reference.text, f"({one})/({other})", context)
+        case Conditioned(main=main):
+            return compare(reference, read(main), context)
+        case Prose():
+            return None if has_number(answer.text, wanted) else False, "words around a number"
+    return False, "no number"
+
+
+def has_number(text: str, wanted: Number) -> bool:
+    """Whether words contain the number that is wanted."""
+    found = re.findall(r"-?\d+(?:\.\d+)?", text)
+    return any(Fraction(digits) == wanted.value for digits in found)
+
+
+def against_number(reference: Quantity, answer: Expression, context: Context) -> Finding:
+    """A formula as a number: 5 s and 5m are quantities beside one."""
+    spoken = with_lone_unit(answer.text) or number(answer.text.replace(" and ", " "))
+    if spoken:
+        return compare(reference, Quantity(answer.text, spoken), context)
+    if r"\pm" in answer.text:
+        return False, "two values for one"
+    return compare(
+        Expression(reference.text, bare_number(reference), reference.number.unit),
+        answer,
+        context,
+    )
+
+
+def bare_number(reference: Quantity) -> str:
+    """A number as a formula, without its unit."""
+    value = reference.number.value
+    text = read_bare(reference.text)
+    if reference.number.percent or text is None:
+        return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+    return text
+
+
+def read_bare(text: str) -> str | None:
+    """The text of a plain decimal or fraction."""
+    found = re.match(r"-?\d+(?:\.\d+)?(?=$|\\text|\^\\circ| )|-?\\frac\{\d+\}\{\d+\}$", text)
+    return found[0] if found else None
+
+
+def against_equation(reference: Answer, answer: Equation, context: Context) -> Finding:
+    """The value that an equation states, beside a reference that is none."""
+    if answer.name and answer.sides[0] not in reference.text:
+        return compare(reference, read(unwrap(answer.value)), context)
+    if ASSIGNED.match(answer.sides[-1] + "=") and len(answer.sides) == 2:
+        if re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", answer.sides[1]):
+            return compare(reference, read(answer.sides[0]), context)
+    if not context.formulas:
+        raise NeedsFormulas
+    if any(
+        re.search(r"(?<![\\a-zA-Z])[A-Za-df-hj-z](?![a-zA-Z])", side) for side in answer.sides
+    ):
+        if isinstance(reference, Expression):  # a = b = c, each of them the value
+            found = [compare(reference, read(side), context) for side in answer.sides]
+            return (
+                (True, "a side")
+                if all(verdict for verdict, _ in found)
+                else (False, "unsolved")
+            )
+        return False, "an equation for a value"
+    gap = 0.05 if answer.rounded else 0.0
+    first = answer.sides[0]
+    if any(same_formulas(first, side, gap)[0] is not True for side in answer.sides[1:]):
+        return False, "its sides are not equal"
+    findings = [compare(reference, read(side), context) for side in answer.sides]
+    return (True, "a side") if any(v for v, _ in findings) else findings[-1]
+
+
+@compare.register
+def _(reference: Based, answer: Answer, context: Context) -> Finding:
+    """204_5 against 204_5 or its digits alone."""
+    match answer:
+        case Based():
+            same = (reference.digits, reference.base) == (answer.digits, answer.base)
+            return SAME if same else DIFFERENT
+    bare = brackets(answer.text)[1].strip().upper()
+    return SAME if bare == reference.digits else DIFFERENT
+
+
+@compare.register
+def _(reference: Matrix, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Matrix():
+            if [len(row) for row in reference.rows] != [len(row) for row in answer.rows]:
+                return False, "another shape"
+            pairs = zip(sum(reference.rows, ()), sum(answer.rows, ()), strict=True)
+            return all_of(pairs, context)
+        case Equation(name=name) if name:
+            return compare(reference, read(answer.value), context)
+    return as_vectors(reference, answer, context) or formulas(
+        reference.text, answer.text, context
+    )
+
+
+def as_vectors(reference: Answer, answer: Answer, context: Context) -> Finding | None:
+    """Vectors component by component, None where one of both is none."""
+    if brackets(reference.text)[0] == "[]":
+        return None  # square brackets of a reference hold a list or an interval
+    one = components(reference.text)
+    other = components(re.sub(r"^[A-Za-z\\{}]{1,12}=", "", answer.text))
+    if not one or not other:
         return None
-    others = {next(filter(None, found)) for found in OTHER.findall(named["rest"] or "")}
-    letter = named["letter"]
-    if others - {letter} or not (letter.isupper() or re.fullmatch(r"\([a-z]\)", text)):
+    if len(one) != len(other):
+        return False, "another shape"
+    return all_of(zip(one, other, strict=True), context)
+
+
+@compare.register
+def _(reference: Congruence, answer: Answer, context: Context) -> Finding:
+    if isinstance(answer, Equation) and answer.name:
+        answer = needing(context, as_congruence, answer.value) or answer
+    if not isinstance(answer, Congruence):
+        return None, "no congruence"
+    if int(answer.modulus) != int(reference.modulus):
+        return False, "another modulus"
+    wanted, found = (
+        {int(n) % int(reference.modulus) for n in own.residues} for own in (reference, answer)
+    )
+    return SAME if wanted == found else DIFFERENT
+
+
+@compare.register
+def _(reference: Piecewise, answer: Answer, context: Context) -> Finding:
+    if not isinstance(answer, Piecewise):
+        return None, "no cases"
+    wanted = [f"({value},{condition})" for value, condition in reference.cases]
+    if len(wanted) != len(answer.cases):
+        return None, "another number of cases"
+    left, unsure = list(answer.cases), None
+    for value, condition in reference.cases:
+        for case in left:
+            verdict, reason = all_of(((value, case[0]), (condition, case[1])), context)
+            if verdict:
+                left.remove(case)
+                break
+            unsure = reason if verdict is None else unsure
+        else:
+            return (False, "a case is missing") if unsure is None else (None, unsure)
+    return True, "case by case"
+
+
+@compare.register
+def _(reference: Reals, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Reals():
+            return regions(reference, answer, context)
+        case Collection(brackets=shape, parts=parts):
+            if shape in ("", "{}") and reference.region.is_infinite:
+                return False, "an interval is no list"
+            found = region(answer.text)
+            if found:
+                return regions(reference, Reals(answer.text, found), context)
+            if len(parts) > 1 and shape == "":
+                joined = region(r"\text{or}".join(parts))
+                if joined:
+                    return regions(reference, Reals(answer.text, joined), context)
+        case Text() if not reference.region.parts:
+            return same_words("no solution", answer.text)
+        case Quantity() | Expression() if (
+            reference.region.is_infinite and not reference.region.holes
+        ):
+            if r"\mathbb" not in answer.text:
+                return False, "no set"
+        case Inequality():
+            own = read_inequality(reference.text)
+            if own and own.signs == answer.signs and len(own.signs) == 1:
+                return needing(context, same_chain, own.sides, answer.sides)
+            return None, "relations that are not solved"
+        case Equation():
+            return False, "an equation for a set"
+    return second_formulas(reference.text, answer.text, context)
+
+
+def regions(reference: Reals, answer: Reals, context: Context) -> Finding:
+    """Two sets of reals, by their intervals."""
+    one, other = reference.region, answer.region
+    if one.unknown and other.unknown and one.unknown != other.unknown:
+        return False, "another unknown"
+
+    def same(a: str, b: str) -> bool | None:
+        return decide(a, b, context)[0]
+
+    def value(text: str) -> object:
+        return needing(context, constant, text)
+
+    return same_regions(one, other, same, value)
+
+
+@compare.register
+def _(reference: Collection, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Reals():
+            found = region(reference.text)
+            if found and not (reference.brackets in ("", "{}") and answer.region.is_infinite):
+                return regions(Reals(reference.text, found), answer, context)
+            return False, "an interval is no list"
+        case Matrix():
+            vectors = as_vectors(reference, answer, context)
+            return vectors or (False, "a matrix for a list")
+        case Conditioned(main=main, relations=()):
+            return compare(reference, read(main), context)
+        case Quantity(text=text) if AMBIGUOUS.fullmatch(text):
+            answer = Collection(text, "", tuple(text.split(",")))
+        case Quantity() | Choice() | Text():
+            if is_listed_text(answer):
+                return sequences(reference, answer, context)
+            return False, "no list"
+        case Expression() if r"\mathbb" in answer.text or r"\setminus" in answer.text:
+            return second_formulas(reference.text, answer.text, context)
+    vectors = as_vectors(reference, answer, context) if r"\langle" in answer.text else None
+    return vectors or sequences(reference, answer, context)
+
+
+def is_listed_text(answer: Answer) -> bool:
+    """Whether a text could be a list in words."""
+    return isinstance(answer, Text) and len(split(STYLED.sub(r" \1 ", answer.text))) > 1
+
+
+@compare.register
+def _(reference: Conditioned, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Conditioned():
+            main, relations = answer.main, answer.relations
+            for mine, theirs in zip(reference.integers, answer.integers, strict=False):
+                main = re.sub(
+                    rf"(?<![A-Za-z\\]){re.escape(theirs)}(?![A-Za-z])", lambda _: mine, main
+                )
+        case Collection(brackets="", parts=(main, *relations)):
+            relations = tuple(relations)
+        case _:
+            main, relations = answer.text, ()
+    if len(relations) != len(reference.relations):
+        return False, "without the condition" if reference.relations else "with a condition"
+    pairs = [(reference.main, main), *zip(reference.relations, relations, strict=True)]
+    return all_of(pairs, context)
+
+
+@compare.register
+def _(reference: Equation, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Equation():
+            return two_equations(reference, answer, context)
+        case Conditioned(main=main, relations=()):
+            return compare(reference, read(main), context)
+        case Congruence() | Inequality():
+            return False, "another relation"
+        case Collection(brackets="") if not reference.name:
+            return False, "several for one equation"
+    if reference.rounded:
+        return compare(read(reference.sides[0]), answer, context)
+    if reference.name:
+        return compare(read(reference.value), answer, context)
+    if not re.search(r"[A-Za-z]", re.sub(r"\\[a-z]+", "", reference.text)):
+        return False, "not the same sides"  # an identity such as 360 = 2^3 * 3^2 * 5
+    return False, "no equation"
+
+
+def two_equations(reference: Equation, answer: Equation, context: Context) -> Finding:
+    """By the values of the same name, side by side for an identity, or by their solutions."""
+    if not re.search(r"[A-Za-z]", re.sub(r"\\[a-z]+", "", reference.text)):
+        return side_by_side(reference, answer, context)
+    curves = {reference.name, answer.name} <= CURVE
+    argument = renamed_argument(reference, answer)
+    if argument is not None:
+        return compare(read(reference.value), read(argument), context)
+    if reference.name and (reference.name == answer.name or curves):
+        finding = compare(read(reference.value), read(answer.value), context)
+        own = re.escape(reference.name)
+        if finding[0] is not False or not re.search(
+            rf"(?<![A-Za-z]){own}(?![A-Za-z])", reference.value + answer.value
+        ):
+            return finding
+    if len(reference.sides) > 2 or len(answer.sides) > 2:
+        if len(reference.sides) == 2 and not reference.name:
+            return False, "not the same sides"
+        return side_by_side(reference, answer, context)
+    return needing(context, same_equations, reference.sides, answer.sides)
+
+
+HEAD = re.compile(r"(?P<head>[A-Za-z]+(?:_\{?\w+\}?)?)\((?P<argument>[A-Za-z])\)")
+
+
+def renamed_argument(reference: Equation, answer: Equation) -> str | None:
+    """The value of f(t) with the argument called as in the reference f(x)."""
+    one, other = HEAD.fullmatch(reference.name), HEAD.fullmatch(answer.name)
+    if not one or not other or one["head"] != other["head"]:
         return None
-    return letter.upper()
-
-
-def _as_choice(reference: str, answer: str) -> bool | None:
-    """A reference such as "C" or "ABD": the letters that the answer names."""
-    wanted = LETTER.fullmatch(reference)
-    text = STYLED.sub(r"\1", answer).strip()
-    if wanted:
-        return _letter(text) == wanted[1]
-    if re.fullmatch(r"(?=[A-H]{2,5}$)A?B?C?D?E?F?G?H?", reference):
-        text = brackets(re.sub(r"^(?:options?|choices?|故?选)\s*", "", text, flags=2))[1]
-        named = LETTERS.fullmatch(text)
-        return bool(named) and sorted(re.findall("[A-H]", text)) == list(reference)
-    return None
-
-
-def _as_text(reference: str, answer: str) -> bool | None:
-    """Words, and sequences such as "B A C D", as text in order; case does not count.
-
-    math-verify would read them as products, which commute.
-    """
-    if not is_text(reference):
+    mine, theirs = one["argument"], other["argument"]
+    if mine == theirs or re.search(rf"(?<![A-Za-z\\]){mine}(?![A-Za-z])", answer.value):
         return None
-    if number(reference):
-        return None  # a number with a Chinese unit
-    return folded(reference) == folded(answer)
+    return re.sub(rf"(?<![A-Za-z\\]){theirs}(?![A-Za-z])", lambda _: mine, answer.value)
 
 
-def is_text(reference: str) -> bool:
-    """Chinese, words of three letters or more, or letters with spaces between them."""
-    plain = STYLED.sub(r"\1", reference)
-    if CJK.search(plain):
-        return not re.fullmatch(r"[^\u3400-\u9fff]*(?:[,;]?[和或][^\u3400-\u9fff]*)+", plain)
-    if not WORDS.fullmatch(plain):
-        return False
-    return bool(re.search(r"[A-Za-z]{3}|^(?:[Nn]o|NO)$|^[A-Z](?:[ ,]+[A-Z])+$", plain))
+def side_by_side(reference: Equation, answer: Equation, context: Context) -> Finding:
+    """The sides in order, or from right to left: sympy takes any two truths for one."""
+    sides, others = list(reference.sides), list(answer.sides)
+    if len(others) == 2 and others[1] == "0" and "0" not in sides:
+        others = moved_back(others[0])
+    if len(sides) != len(others):
+        return False, "not the same sides"
+    for order in (others, others[::-1]):
+        if all_of(zip(sides, order, strict=True), context)[0]:
+            return True, "side by side"
+    return False, "not the same sides"
 
 
-def folded(text: str) -> str:
-    """`text` without styles, case, and the signs that end or separate words."""
-    text = STYLED.sub(r"\1", text)
-    if CJK.search(text):
-        return re.sub(r"[\s,;.。]", "", text)
-    return " ".join(re.findall(r"[^\W_]+|[^\w\s,.]", text.casefold()))
+def moved_back(difference: str) -> list[str]:
+    """The two sides of an identity that was written as `difference` = 0."""
+    depth = 0
+    for place, sign in enumerate(difference):
+        depth += (sign in "({[") - (sign in ")}]")
+        if sign == "-" and depth == 0 and place:
+            return [difference[:place], brackets(difference[place + 1 :])[1]]
+    return [difference]
 
 
-def _with_words(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """As prose if it has words that are not in a style, as units and "or" are."""
-    plain = PROSE.search(STYLED.sub("", reference))
-    return _as_prose(reference, answer, tolerance) if plain else None
+@compare.register
+def _(reference: Inequality, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Inequality() if answer.signs == reference.signs:
+            pairs = zip(reference.sides, answer.sides, strict=True)
+            finding = all_of(pairs, context)
+            if finding[0] or len(reference.signs) > 1:
+                return finding
+            return needing(context, same_chain, reference.sides, answer.sides)
+        case Inequality() if reference.signs == (r"\ne",):
+            return False, "another relation"
+        case Inequality() | Equation() | Quantity() | Expression():
+            return False, "another relation"
+    return second_formulas(reference.text, answer.text, context)
 
 
-def _as_prose(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """A formula with words around it: equal words and signs, else not for rules to say."""
-    if not PROSE.search(re.sub(r"\\begin\{\w+\}|\\end\{\w+\}|_\{[^{}]*\}", "", reference)):
-        return None
-    if folded(reference) == folded(answer):
+@compare.register
+def _(reference: Prose, answer: Answer, context: Context) -> Finding:
+    if folded(reference.text) == folded(answer.text):
         return True, "same words"
-    words = [re.findall(r"[a-z]{2,}|[\u3400-\u9fff]", folded(t)) for t in (reference, answer)]
-    if words[0] == words[1] or not PROSE.search(answer):
-        return False, "other signs" if words[0] == words[1] else "words are missing"
+    words = [
+        re.findall(r"[a-z]{2,}|[\u3400-\u9fff]", folded(own.text))
+        for own in (reference, answer)
+    ]
+    if words[0] == words[1]:
+        if numbers_of(reference.text) != numbers_of(answer.text):
+            return False, "other numbers"
+        return False, "other signs"
+    if not has_prose(STYLED.sub(r" \1 ", answer.text)):
+        return False, "words are missing"
     return None, "words that rules cannot compare"
 
 
-# ---------------------------------------------------------------- numbers
-BASED = re.compile(r"([0-9A-Fa-f]+)_\{?(\d{1,2})\}?")
+def numbers_of(text: str) -> list[str]:
+    """The numbers of a text, in order."""
+    return re.findall(r"\d+(?:\.\d+)?", text)
 
 
-def _as_number(reference: str, answer: str, tolerance: float) -> bool | None:
-    """Two numbers, compared exactly or within the tolerance; 1/3 may be said 0.333333."""
-    if BASED.fullmatch(reference):
-        return _in_base(reference, answer)
-    one, other = number(reference), number(answer)
-    if not one and (other or _with_lone_unit(answer)):
-        one = _with_lone_unit(reference)
-    if one and not other:
-        other = _with_lone_unit(answer) or number(answer.replace(" and ", " "))
-    if one and not other:
-        return False if is_text(answer) or _elements(answer) else None
-    if not one or not other:
-        return None
-    if incompatible(one.unit, other.unit) or (one.percent and other.unit == "degree"):
-        return False
-    if same_number(one, other):
-        return True
-    if tolerance and not one.integer:
-        return abs(one.value - other.value) <= Fraction(tolerance) * abs(one.value)
-    return None if "," in reference + answer else False
+@compare.register
+def _(reference: Text, answer: Answer, context: Context) -> Finding:
+    return same_words(reference.text, answer.text)
 
 
-def _with_lone_unit(text: str) -> Number | None:
-    """5 s and 5m as numbers: beside another number they are no products."""
-    lone = LONE_UNIT.search(text)
-    found = number(text[: lone.start()]) if lone else None
-    return replace(found, unit=unit_name(lone[1] or lone[2])) if found else None
+@compare.register
+def _(reference: Expression, answer: Answer, context: Context) -> Finding:
+    match answer:
+        case Quantity() if (
+            reference.unit.factors or answer.number.unit.factors or answer.number.unit.changes
+        ):
+            spoken = with_lone_unit(reference.text)
+            if spoken:
+                return compare(Quantity(reference.text, spoken), answer, context)
+            if answer.number.unit.changes:
+                return False, "words change it"
+            bare = Expression(answer.text, bare_number(answer), answer.number.unit)
+            return expressions(reference, bare, context)
+        case Quantity():
+            spoken = with_lone_unit(reference.text) if " " in reference.text else None
+            if spoken:
+                return compare(Quantity(reference.text, spoken), answer, context)
+            return sequences_or_formulas(reference, answer, context)
+        case Equation():
+            return against_equation(reference, answer, context)
+        case Expression():
+            return expressions(reference, answer, context)
+        case Conditioned(main=main, relations=()):
+            return compare(reference, read(main), context)
+        case Text(text=text) if re.fullmatch(r"[A-Za-z ]+", reference.text):
+            return (
+                (True, "same letters")
+                if folded(text) == folded(reference.text)
+                else letters_of(reference, answer, context)
+            )
+        case Text():
+            return False, "words for a formula"
+        case Prose():
+            return None, "words around a formula"
+    return sequences_or_formulas(reference, answer, context)
 
 
-def _in_base(reference: str, answer: str) -> bool:
-    """204_5 against 204_5 or its digits alone; math-verify ignores the base."""
-    answer = brackets(answer)[1]
-    wanted, found = BASED.fullmatch(reference), BASED.fullmatch(answer)
-    digits = found[1] if found else answer
-    return digits == wanted[1] and (not found or found[2] == wanted[2])
+def letters_of(reference: Expression, answer: Text, context: Context) -> Finding:
+    """A product of letters that an answer writes as a word."""
+    plain = STYLED.sub(r"\1", answer.text)
+    return formulas(reference.formula, plain, context)
+
+
+def sequences_or_formulas(reference: Answer, answer: Answer, context: Context) -> Finding:
+    """Plus and minus are two values; anything else is a formula."""
+    if r"\pm" in reference.text + answer.text or r"\mp" in reference.text + answer.text:
+        return sequences(reference, answer, context)
+    vectors = as_vectors(reference, answer, context)
+    if vectors and vectors[0] is not False:
+        return vectors
+    if isinstance(answer, Collection | Choice) and not is_vector(reference.text):
+        return False, f"{len(split(brackets(answer.text)[1]))} parts for 1"
+    if isinstance(answer, Reals | Inequality | Piecewise | Congruence):
+        return False, "a relation for a value"
+    return formulas(reference.text, answer.text, context)
+
+
+def is_vector(text: str) -> bool:
+    """Whether unit vectors are in a formula."""
+    return bool(
+        re.search(
+            r"\\(?:mathbf|hat|vec|boldsymbol)\s?\{?\\?[ijk]math|\\(?:mathbf|hat|vec|boldsymbol)\s?\{?[ijk]\b",
+            text,
+        )
+    )
+
+
+def expressions(reference: Expression, answer: Expression, context: Context) -> Finding:
+    """Two formulas with units; a lone letter behind the answer may be one."""
+    if r"\pm" in reference.text + answer.text or r"\mp" in reference.text + answer.text:
+        return sequences(reference, answer, context)
+    rate = conversion(reference.unit, answer.unit)
+    if rate is None:
+        return False, "another unit"
+    if len(split(reference.formula)) > 1 or len(split(answer.formula)) > 1:
+        return sequences(reference, answer, context)
+    formula = answer.formula
+    if not answer.unit.factors and not reference.unit.factors:
+        lone = LONE_LETTER.search(formula)
+        if lone and not re.search(rf"(?<![a-zA-Z\\]){lone[1]}(?![a-zA-Z])", reference.formula):
+            formula = formula[: lone.start()]
+    if rate != 1:
+        formula = f"\\frac{{{rate.numerator}}}{{{rate.denominator}}}({formula})"
+    return formulas(reference.formula, formula, context)
+
+
+LONE_LETTER = re.compile(r"(?<=[\d}])\s?([msghLNJWVAK])$")
 
 
 # ---------------------------------------------------------------- lists
-def _elements(text: str) -> tuple[str, list[Fraction]] | None:
-    """The brackets ("" for none, "{}" for a set) and numbers of a list of two or more."""
-    shape, inner = brackets(text)
-    numbers = [number(part) for part in split(inner)]
-    if len(numbers) < 2 or not all(numbers):
-        return None
-    return shape, [n.value for n in numbers]
-
-
-def _as_list(reference: str, answer: str) -> bool | None:
-    """Lists of numbers; see `ordered` for what keeps its order."""
-    one, other = _elements(reference), _elements(answer)
-    if one and not other:
-        return False if number(answer) or is_text(answer) else None
-    if not one or not other:
-        return None
-    (shape, wanted), (found_shape, found) = one, other
+def sequences(reference: Answer, answer: Answer, context: Context) -> Finding:
+    """Lists, tuples, sets and intervals, part by part."""
+    one, other = _both_named(listed(reference.text), listed(answer.text))
+    named = split(other)
+    if brackets(one)[0] == "()" and len(named) > 1 and all(map(ASSIGNED.match, named)):
+        other = ",".join(_in_order_of_names(named))
+    elif not all(map(ASSIGNED.match, split(one))):
+        one, other = _values(one, other)
+    (shape, inner), (found_shape, found_inner) = brackets(one), brackets(other)
+    wanted, found = expanded(split(inner)), expanded(split(found_inner))
+    if len(wanted) == len(found) == 1:
+        return formulas(one, other, context)
+    if len(wanted) != len(found):
+        return False, f"{len(found)} parts for {len(wanted)}"
     rule = ordered(shape, wanted, found_shape)
     if rule is None:
-        return False
-    return wanted == found if rule else sorted(wanted) == sorted(found)
+        return False, "other brackets"
+    names = {m["name"] for m in map(ASSIGNED.match, wanted) if m}
+    if len(names) == len(wanted) and not any(map(ASSIGNED.match, found)):
+        rule = True  # a = 1, n = 2002 said as 1, 2002
+    if rule:
+        return all_of(zip(wanted, found, strict=True), context)
+    return matched(*_without_indices(wanted, found), context)
+
+
+def _values(reference: str, answer: str) -> tuple[str, str]:
+    """Both without a leading "x=" that only one has, or that both have alike."""
+    one, other = ASSIGNED.match(reference), ASSIGNED.match(answer)
+    if one and other and one["name"] != other["name"]:
+        if not {one["name"], other["name"]} <= CURVE:
+            return reference, answer
+    rest = answer[other.end() :] if other else answer
+    if other and not one and re.search(r"=", rest):
+        return reference, answer
+    return reference[one.end() if one else 0 :], rest
+
+
+def _without_indices(wanted: list[str], found: list[str]) -> tuple[list[str], list[str]]:
+    """Solutions x_1 = 1, x_2 = 2 beside x = 1, x = 2."""
+    pattern = re.compile(r"([A-Za-z])_\{?\d\}?=(?!=)")
+    plain = [re.fullmatch(r"([A-Za-z])=.+", part) for part in wanted]
+    indexed = [pattern.match(part) for part in found]
+    if all(plain) and all(indexed) and len({m[1] for m in [*plain, *indexed] if m}) == 1:
+        return wanted, [pattern.sub(r"\1=", part) for part in found]
+    return wanted, found
 
 
 def ordered(shape: str, wanted: list, found_shape: str) -> bool | None:
@@ -270,7 +755,7 @@ def ordered(shape: str, wanted: list, found_shape: str) -> bool | None:
 
     None where they cannot be equal, such as (1,2] and [1,2]. Bare lists and sets have no
     order. Square brackets hold an interval if two ascending things are in them, and then
-    an answer needs them too: who gives a list as reference gives no text (`grading`).
+    an answer needs them too: who gives a list as reference gives no text (`verdicts`).
     """
     if shape in ("(]", "[)") or found_shape in ("(]", "[)"):
         return True if shape == found_shape else None
@@ -287,213 +772,11 @@ def ordered(shape: str, wanted: list, found_shape: str) -> bool | None:
     return found_shape == "()"
 
 
-def _descending(pair: list) -> bool:
-    numbers = [number(x).value if isinstance(x, str) and number(x) else x for x in pair]
-    if any(isinstance(x, str) for x in numbers):
+def _descending(pair: list[str]) -> bool:
+    numbers = [number(part) for part in pair]
+    if numbers[0] is None or numbers[1] is None:
         return False
-    return numbers[0] > numbers[1]
-
-
-# ---------------------------------------------------------------- structure
-LITERAL = ('{"', '["')
-KEYED = re.compile(r"(?P<key>[^=:]{1,40}?)\s?(?:=|:|->)\s?(?P<value>.+)")
-CONDITION = re.compile(
-    r"(?P<main>.*[^\s,(=<>])[\s,]*\((?P<rest>[^()]*(?:[<>]|\\[lgn]e )[^()]*)\)"
-)
-
-
-def equivalent(reference: str, answer: str, tolerance: float = 0.0) -> Finding:
-    """The verdict on two cleaned texts, and its reason; None where it cannot be decided."""
-    settled = settle(reference, answer, tolerance)
-    if settled is not None:
-        return settled, "same" if settled else "different"
-    for rule in STRUCTURES:
-        finding = rule(reference, answer, tolerance)
-        if finding:
-            return finding
-    one, other = values(reference, answer)
-    (one, unit), (other, found) = without_unit(one), without_unit(other)
-    if incompatible(unit, found):
-        return False, f"{found} for {unit}"
-    return _as_prose(one, other, tolerance) or as_formula(one, other, tolerance)
-
-
-def literal(reference: str) -> str | None:
-    """A dict, or a list with words, that Python or JSON writes, as JSON; else None.
-
-    Its values are cleaned texts. The reference is of the benchmark, not of a model.
-    """
-    text = reference.strip()
-    if not re.match(r"[\[{]", text) or not re.search("['\"]", text) or len(text) > 2000:
-        return None
-    found: Any = None
-    for read in (ast.literal_eval, json.loads):
-        try:
-            found = read(text)
-            break
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    if isinstance(found, dict):
-        found = {clean(str(key)): clean(str(value)) for key, value in found.items()}
-    elif isinstance(found, list) and any(isinstance(value, str) for value in found):
-        found = [clean(str(value)) for value in found]
-    else:
-        return None
-    return json.dumps(found, ensure_ascii=False)
-
-
-def _as_literal(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """What `literal` wrote: a mapping by its keys, or values in order where none is named."""
-    if not reference.startswith(LITERAL):
-        return None
-    try:
-        wanted = json.loads(reference)
-    except ValueError:
-        return None
-    parts = [part.strip("'\" ") for part in split(brackets(answer)[1])]
-    if len(parts) != len(wanted):
-        return None, f"{len(parts)} parts for {len(wanted)}"
-    if isinstance(wanted, dict):
-        named = [KEYED.fullmatch(STYLED.sub(r"\1", part)) for part in parts]
-        if all(named):
-            parts = [m["value"] for m in named]
-            found = {m["key"].strip("'\" "): m["value"] for m in named}
-            if found.keys() & wanted.keys():
-                if found.keys() != wanted.keys():
-                    return None, "values could not be matched with keys"
-                parts = [found[key] for key in wanted]
-        wanted = list(wanted.values())
-    return _all(zip(wanted, map(clean, parts), strict=True), tolerance)
-
-
-def _in_order_of_names(parts: list[str]) -> list[str]:
-    """y=1, x=2 as x=2, y=1: the order in which a tuple without names has them."""
-    names = [m["name"] if (m := ASSIGNED.match(part)) else "" for part in parts]
-    single = len(set(names)) == len(names) and all(re.fullmatch("[a-z]", n) for n in names)
-    return sorted(parts) if single else parts
-
-
-def _with_condition(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """A formula with a condition in brackets at its end: both must be the same."""
-    wanted = CONDITION.fullmatch(reference)
-    if not wanted:
-        return None
-    found = CONDITION.fullmatch(answer)
-    parts = [found["main"], found["rest"]] if found else split(answer)
-    if len(parts) != 2:
-        return False, "without the condition"
-    return _all(zip((wanted["main"], wanted["rest"]), parts, strict=True), tolerance)
-
-
-def _as_identity(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """An equation without unknowns, such as 360 = 2^3 * 3^2 * 5, side by side.
-
-    sympy would take any two of them for the same truth.
-    """
-    if "=" not in reference or re.search(r"[A-Za-z<>!]", re.sub(r"\\[a-z]+", "", reference)):
-        return None
-    sides, others = reference.split("="), answer.split("=")
-    if len(others) == 2 and others[1] == "0" and "0" not in sides:
-        others = _moved_back(others[0])
-    if len(sides) != len(others) or "\\ne" in answer:
-        return False, "not the same sides"
-    for order in (others, others[::-1]):
-        finding = _all(zip(sides, order, strict=True), tolerance)
-        if finding[0]:
-            return True, "side by side"
-    return False, "not the same sides"
-
-
-def _moved_back(difference: str) -> list[str]:
-    """The two sides of an identity that was written as `difference` = 0."""
-    depth = 0
-    for place, sign in enumerate(difference):
-        depth += (sign in "({[") - (sign in ")}]")
-        if sign == "-" and depth == 0 and place:
-            return [difference[:place], brackets(difference[place + 1 :])[1]]
-    return [difference]
-
-
-def _as_matrix(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """Matrices cell by cell, whatever brackets they have; vectors also as tuples."""
-    wanted, found = cells(reference), cells(answer)
-    if wanted and found:
-        if [len(row) for row in wanted] != [len(row) for row in found]:
-            return False, "another shape"
-        return _all(zip(sum(wanted, []), sum(found, []), strict=True), tolerance)
-    if not wanted and not found:
-        return None
-    one, other = components(reference), components(re.sub(rf"^{NAME}=", "", answer))
-    if not one or not other or brackets(reference)[0] == "[]":
-        return None  # square brackets of a reference hold a list or an interval
-    if len(one) != len(other):
-        return False, "another shape"
-    return _all(zip(one, other, strict=True), tolerance)
-
-
-def _as_region(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """Sets of reals of which one is told in relations, by their intervals.
-
-    Where these do not match one by one, both may still be the same union.
-    """
-    if not (is_told(reference) or is_told(answer)):
-        return None
-    wanted, found = region(reference), region(answer)
-    for own, other in ((wanted, answer), (found, reference)):
-        if own and own.is_infinite and (_elements(other) or ("[]",))[0] in ("", "{}"):
-            return False, "an interval is no list"
-    if not wanted or not found:
-        return None
-    if wanted.unknown and found.unknown and wanted.unknown != found.unknown:
-        return None
-    if len(wanted.parts) != len(found.parts):
-        return None
-    left = list(found.parts)
-    for part in wanted.parts:
-        verdicts = [_same_interval(part, own, tolerance) for own in left]
-        if True not in verdicts:
-            alone = len(wanted.parts) == 1 and verdicts == [False]
-            return (False, "another interval") if alone else None
-        left.pop(verdicts.index(True))
-    return True, "the same intervals"
-
-
-def _same_interval(wanted: Interval, found: Interval, tolerance: float) -> bool | None:
-    if wanted.closed != found.closed:
-        return False
-    pairs = ((wanted.low, found.low), (wanted.high, found.high))
-    return _all(pairs, tolerance)[0]
-
-
-def _as_sequence(reference: str, answer: str, tolerance: float) -> Finding | None:
-    """Lists, tuples, sets, intervals and their unions, part by part."""
-    reference, answer = _both_named(listed(reference), listed(answer))
-    named = split(answer)
-    if brackets(reference)[0] == "()" and len(named) > 1 and all(map(ASSIGNED.match, named)):
-        answer = ",".join(_in_order_of_names(named))
-    elif not all(map(ASSIGNED.match, split(reference))):
-        reference, answer = values(reference, answer)
-    unions = split(reference, "cup"), split(answer, "cup")
-    if min(map(len, unions)) > 1:
-        finding = _matched(*unions, tolerance)
-        return finding if finding[0] else None  # the sets may still be equal
-    if max(map(len, unions)) > 1:
-        return None
-    (shape, one), (found_shape, other) = brackets(reference), brackets(answer)
-    wanted, found = _expanded(split(one)), _expanded(split(other))
-    if len(wanted) == len(found) == 1:
-        return None
-    if len(wanted) != len(found):
-        return _unequal(reference, answer, wanted, found)
-    rule = ordered(shape, wanted, found_shape)
-    if rule is None:
-        return False, "other brackets"
-    names = {m["name"] for m in map(ASSIGNED.match, wanted) if m}
-    if len(names) == len(wanted) and not any(map(ASSIGNED.match, found)):
-        rule = True  # a = 1, n = 2002 said as 1, 2002
-    if rule:
-        return _all(zip(wanted, found, strict=True), tolerance)
-    return _matched(wanted, found, tolerance)
+    return numbers[0].value > numbers[1].value
 
 
 def _both_named(reference: str, answer: str) -> tuple[str, str]:
@@ -505,15 +788,14 @@ def _both_named(reference: str, answer: str) -> tuple[str, str]:
     return reference, answer
 
 
-def _unequal(reference: str, answer: str, wanted: list, found: list) -> Finding | None:
-    """Lists of unequal length; a relation may still describe an interval or a union."""
-    related = re.compile(r"[<>]|\\[lgn]e ")
-    if related.search(answer if len(found) == 1 else reference if len(wanted) == 1 else ""):
-        return None
-    return False, f"{len(found)} parts for {len(wanted)}"
+def _in_order_of_names(parts: list[str]) -> list[str]:
+    """y=1, x=2 as x=2, y=1: the order in which a tuple without names has them."""
+    names = [m["name"] if (m := ASSIGNED.match(part)) else "" for part in parts]
+    single = len(set(names)) == len(names) and all(re.fullmatch("[a-z]", n) for n in names)
+    return sorted(parts) if single else parts
 
 
-def _expanded(parts: list[str]) -> list[str]:
+def expanded(parts: list[str]) -> list[str]:
     """Each `a \\pm b` as two parts."""
     found = []
     for part in parts:
@@ -528,26 +810,30 @@ def _expanded(parts: list[str]) -> list[str]:
     return found
 
 
-def _all(pairs: Any, tolerance: float) -> Finding:
+def all_of(pairs: Iterable[tuple[str, str]], context: Context) -> Finding:
     """Whether all pairs are equivalent: False beats None beats True."""
-    unsure = None
+    unsure, waiting = None, False
     for one, other in pairs:
-        verdict, reason = equivalent(one, other, tolerance)
+        try:
+            verdict, reason = decide(one, other, context)
+        except NeedsFormulas:
+            waiting = True
+            continue
         if verdict is False:
             return False, f"a part is {reason}"
         if verdict is None:
             unsure = reason
+    if waiting:
+        raise NeedsFormulas
     return (True, "part by part") if unsure is None else (None, unsure)
 
 
-def _matched(wanted: list[str], found: list[str], tolerance: float) -> Finding:
+def matched(wanted: list[str], found: list[str], context: Context) -> Finding:
     """Whether the parts of two lists can be matched, in any order."""
-    if len(wanted) != len(found):
-        return False, f"{len(found)} parts for {len(wanted)}"
     left, unsure = list(found), None
     for part in wanted:
         for candidate in sorted(left, key=lambda text: text != part):
-            verdict, reason = equivalent(part, candidate, tolerance)
+            verdict, reason = decide(part, candidate, context)
             if verdict:
                 left.remove(candidate)
                 break
@@ -557,7 +843,40 @@ def _matched(wanted: list[str], found: list[str], tolerance: float) -> Finding:
     return True, "part by part"
 
 
-STRUCTURES = (
-    _as_literal, _as_region, _with_words, _with_condition, _as_identity, _as_matrix,
-    _as_sequence,
-)  # fmt: skip
+# ---------------------------------------------------------------- formulas
+def needing(context: Context, function, *arguments):  # noqa: ANN001, ANN002, ANN201 # passes through
+    """`function` of `arguments`; raises NeedsFormulas where formulas may not be valued."""
+    if not context.formulas:
+        raise NeedsFormulas
+    return function(*arguments)
+
+
+def formulas(reference: str, answer: str, context: Context) -> Finding:
+    """Two formulas by their values."""
+    return needing(context, same_formulas, reference, answer, context.tolerance)
+
+
+def second_formulas(reference: str, answer: str, context: Context) -> Finding:
+    """What only math-verify reads; a difference that it alone sees is not decided."""
+    return formulas(reference, answer, context)
+
+
+def worded(verdict: bool | None, reason: str) -> Finding:
+    """A finding whose reason is the usual one where both are the same."""
+    return (
+        (True, "same")
+        if verdict
+        else (verdict, "different" if verdict is False and reason == NOT_EQUAL else reason)
+    )
+
+
+__all__ = [
+    "LITERAL",
+    "Context",
+    "compare",
+    "counterparts",
+    "decide",
+    "equivalent",
+    "settle",
+    "target",
+]

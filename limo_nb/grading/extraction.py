@@ -1,74 +1,81 @@
-"""Which span of a response is its answer, and the form in which answers are compared.
+r"""Which span of a response is its answer: named rules, the surest first.
 
-Text only: nothing here parses or evaluates. Chapter 8; paper, section 4.
+Text only: nothing here parses or evaluates. Every rule carries the example that tests it.
+Chapter 8; paper, section 4.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
 
-# ---------------------------------------------------------------- which span is the answer
-BRACES = re.compile(r"(?P<box>\\?(?:boxed|fbox)\s*\{)|\\[\\{}]|(?P<open>\{)|(?P<close>\})")
-BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\]+)")  # TeX allows \boxed 5
+from limo_nb.grading.canonical import BRACES, unescaped
+
+TAIL = 4000  # characters at the end in which an answer that nothing announces is sought
+
+# ---------------------------------------------------------------- what is shown
+REASONING = "think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
+MARK = re.compile(
+    rf"<(?P<a>/?)\s*(?:\w+:)?(?:{REASONING})\s*>|<\|(?P<b>/?)(?:{REASONING})\|>"
+    rf"|[◁⟨](?P<c>/?)(?:{REASONING})[▷⟩]|\[(?P<d>/?)(?:{REASONING})\]"
+    r"|<\|(?:begin|(?P<e>end))_of_(?:thought|think|thinking|reasoning)\|>"
+    r"|<\|channel\|>\s*(?:analysis|commentary|(?P<f>final))\b(?:<\|message\|>)?",
+    re.IGNORECASE,
+)
+ENDS = re.compile(r"(?:</s>|<\|[^|<>]{0,40}\|>|<(?:eos|end_of_turn|im_end)>)$")
+
+
+def shown(response: str) -> str | None:
+    """What a reader is shown: the text behind the reasoning, None where that never ends."""
+    start, is_open = 0, False
+    for mark in MARK.finditer(response):
+        is_open = not any(mark[group] for group in "abcdef")
+        start = start if is_open else mark.end()
+    if is_open:
+        return None
+    text = response[start:].rstrip()
+    while ENDS.search(text[-60:]):
+        text = text[:-60] + ENDS.sub("", text[-60:]).rstrip()
+    return text
+
+
+# ---------------------------------------------------------------- boxes
+BARE_BOX = re.compile(  # TeX allows \boxed 5
+    r"\\(?:boxed|fbox)\s+(?P<said>[+-]?\d[\d.,/]*|[A-Za-z](?![A-Za-z])|\\[a-z]+(?![a-z{]))"
+)
+EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
+MENTION = re.compile(
+    r"(?:\s+(?:in|into|inside|with|within|using))?(?:\s+(?:a|an|the))?\s*\\(?:boxed|fbox)"
+    r"(?:\s*\{\s*\})?(?:\s+(?:form|format|notation|environment|command)\b)?"
+)
 BLANKS = re.compile(r"(?:[\s$]|\\q?quad\b|\\[,;: ])+")
 JOINED = re.compile(  # one blank stands for several
     r" ?(?:[,;、，；]|\\?&|,? ?(?:\\text ?\{)? ?(?:and|or|和|或) ?\}?) ?"
     r"(?:[A-Za-z](?:_\{?\w{1,3}\}?)? ?= ?)?"
 )
+ITEMS = re.compile(r"[\s$.]*\n\s*(?:[-*•]|\(?[a-z0-9]{1,2}[.)])[ \t]*\$*[ \t]*")
 BETWEEN = 40  # characters between two boxes of a list
-TAGGED = re.compile(r"<answer>([^<]*)</answer>")
-LINE_MARK = re.compile(r"^(?:####|A:)[ \t]*(?=\S)", re.MULTILINE)
-PHRASE = re.compile(
-    r"(?:\b(?:answer|(?:option|choice)(?=\**\s+is\b))\**(?:\s*(?:is|:|=)\s*)+"
-    r"|(?:答案|选项)(?:应?选|是|为|：|:)\s*"
-    r"|[故应]选[：:]?\s*(?=[（(]?[A-H]))\**(?=\S)",
-    re.IGNORECASE,
-)
-# "(B) because A is wrong": of what follows "the answer is", the option.
-CHOSEN = re.compile(
-    r"\**(?:[（(]([A-J])[)）]|([A-J])(?=\**(?:[.．。,，;；]|$| because\b| since\b)))"
-)
-MATHS = re.compile(
-    r"\$\$(?P<a>[^$]+)\$\$|\\\[(?P<b>.+?)\\\]|(?<![\\$])\$(?P<c>[^$\n]+)\$|\\\((?P<d>.+?)\\\)",
-    re.DOTALL,
-)
-SENTENCE_END = re.compile(r"(?<![A-Z]\b)[.。](?:\s|\**$)|\s+I hope\b|<\|")
-QUANTITY = r"[$€£¥]?[+-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?"
-LAST_WORDS = re.compile(
-    rf"(?:\b(?:is|are|by|equals?)|['’]s|=)\s+(?P<said>{QUANTITY}\s?(?:%|[^\s\d.,;]{{0,6}}))$"
-)
-CONCLUSION = re.compile(
-    r"^(?:(?:therefore|thus|hence|so)\b|因此|所以|故|综上|总之)", re.IGNORECASE
-)
-LONE_LETTER = re.compile(r"\**\(?([A-J])\)?\.?\**")
-TAIL = 4000  # characters at the end of a response in which an unboxed answer is sought
 
 
-def final_answer(response: str, boxed_only: bool = False) -> str | None:
-    r"""The span of `response` that states its answer, None where there is none.
-
-    It is read after the last `</think>`; a response that never closes its `<think>` has
-    no answer. The last complete box counts, and neighbouring boxes that form a list. Only
-    where there is no box, and unless `boxed_only`, a stated answer does: "#### 18" or
-    "A: 18" lines, "the answer is …", the last formula, a closing sentence.
-    """
-    _, closed, tail = response.rpartition("</think>")
-    if not closed and "<think>" in response:
-        return None
-    tail = tail.replace(r"\begin{boxed}", r"\boxed{").replace(r"\end{boxed}", "}")
-    boxed = _boxed(tail)
-    if boxed is None and not boxed_only:
-        return _said(tail[-TAIL:]) or None
-    return boxed or None
+def in_boxes(text: str) -> str | None:
+    """The content of the last complete box; boxes that a comma or "and" joins are a list."""
+    boxes = [box for box in _boxes(text) if text[box[1] : box[2]].strip()]
+    if not boxes:
+        bare = [match["said"] for match in BARE_BOX.finditer(text)]
+        return bare[-1].rstrip(".,;") if bare else None
+    parts = [boxes.pop()]
+    while boxes and _are_joined(text[boxes[-1][2] + 1 : parts[0][0]]):
+        parts.insert(0, boxes.pop())
+    contents = dict.fromkeys(text[start:end].strip() for _, start, end in parts)
+    return ", ".join(contents)
 
 
-def _boxed(text: str) -> str | None:
-    """The content of the last complete box, None without one.
-
-    Boxes that a comma or "and" joins are a list.
-    """
-    stack, boxes = [], []
+def _boxes(text: str) -> list[tuple[int, int, int]]:
+    """Where the outermost complete boxes begin, and where their content begins and ends."""
+    stack: list[re.Match | None] = []
+    boxes: list[tuple[int, int, int]] = []
     for match in BRACES.finditer(text):  # one pass, whatever the nesting
         if match["box"] or match["open"]:
             stack.append(match if match["box"] else None)
@@ -78,223 +85,322 @@ def _boxed(text: str) -> str | None:
                 while boxes and boxes[-1][0] > opening.start():
                     boxes.pop()  # inside this one
                 boxes.append((opening.start(), opening.end(), match.start()))
-    if not boxes:
-        bare = BARE_BOX.findall(text)
-        return bare[-1].rstrip(".,;") if bare else None
-    parts = [boxes.pop()]
-    while boxes and _are_joined(text[boxes[-1][2] + 1 : parts[0][0]]):
-        parts.insert(0, boxes.pop())
-    contents = dict.fromkeys(text[start:end].strip() for _, start, end in parts)
-    return ", ".join(contents)
+    return boxes
 
 
 def _are_joined(between: str) -> bool:
     """Whether what stands between two boxes makes them a list; blanks first become one."""
+    if len(between) <= BETWEEN and ITEMS.fullmatch(between):
+        return True
     between = BLANKS.sub(" ", between)
     return len(between) <= BETWEEN and bool(JOINED.fullmatch(between))
 
 
-def _said(text: str) -> str | None:
-    """The answer that is announced in words, else the last formula, else the last words."""
-    tagged = TAGGED.findall(text)
-    if tagged:
-        return tagged[-1].strip()
-    found = [*LINE_MARK.finditer(text)] or [*PHRASE.finditer(text)]
-    if found:
-        return _announced(text[found[-1].end() :].lstrip())
-    closing = _closing_sentence(text)
-    formulas = [*MATHS.finditer(text)]
-    if CONCLUSION.match(closing) or not formulas:
-        quantities = re.findall(rf"{QUANTITY}%?", closing)
-        last, letter = LAST_WORDS.search(closing), LONE_LETTER.fullmatch(closing)
-        if last or letter:
-            return last["said"] if last else letter[1]
-        if CONCLUSION.match(closing) and len(quantities) == 1 and "$" not in closing:
-            return quantities[0]
-    return _content(formulas[-1]) if formulas else None
+def behind_box(text: str) -> str | None:
+    """An option or a formula that is called the (final) answer behind the last box."""
+    boxes = _boxes(text)
+    if not boxes:
+        return None
+    behind = text[boxes[-1][2] :]
+    letters = [*LETTER_LINE.finditer(behind)]
+    if letters:
+        return letters[-1]["said"]
+    stated = [*FINAL.finditer(behind)]
+    formula = MATHS.match(behind, stated[-1].end()) if stated else None
+    return _content(formula) if formula and r"\box" not in formula[0] else None
 
 
-def _announced(said: str) -> str | None:
-    """What follows "the answer is": a formula, or the rest of the sentence."""
-    formula = MATHS.match(said)
+# ---------------------------------------------------------------- forms for programs
+KEY = re.compile(
+    r"[\"'](?:final[_ ]?answer|answer|ans|result|solution)[\"']\s*:\s*", re.IGNORECASE
+)
+TAGGED = re.compile(
+    r"<(?P<tag>answer|final_?answer|solution|final|result)>(?P<said>.*?)(?:</(?P=tag)>|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+HTML = re.compile(r"</?(?:b|i|u|strong|em|p|span|code|br|div)\s*/?>", re.IGNORECASE)
+
+
+def in_json(text: str) -> str | None:
+    """The value of the last key that is called answer, result or solution."""
+    found = [*KEY.finditer(text)]
+    if not found or "{" not in text:
+        return None
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, found[-1].end())
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return None if value is None or isinstance(value, dict) else unescaped(str(value)).strip()
+
+
+def in_tags(text: str) -> str | None:
+    """The content of the last <answer>, which may say more than the answer."""
+    found = [*TAGGED.finditer(text)]
+    if not found:
+        return None
+    inner = HTML.sub("", found[-1]["said"]).strip()
+    if "\n" in inner or PHRASE.search(inner):
+        return said(inner) or inner
+    return inner
+
+
+# ---------------------------------------------------------------- announced answers
+LINE_MARK = re.compile(r"^(?:####|A:)[ \t*]*(?=\S)", re.MULTILINE)
+LINK = (
+    r"(?:\s*(?:is|are|was|:|：|=|→|⇒|-(?!\d)|–|must be|should be|will be|would be|equals?"
+    r"|comes? out (?:to|as)|turns out to be|becomes)(?![a-z])\s*(?:therefore|thus|then)?\s*)+"
+)
+PHRASE = re.compile(
+    rf"(?:\banswer\**{LINK}|\b(?:option|choice)\**(?=\s+is\b){LINK}"
+    r"|(?:答案|选项)(?:应?选|是|为|：|:)\s*"
+    r"|[故应]选[：:]?\s*(?=[（(]?[A-H]))[\s*_\"“`]*(?=\S)",
+    re.IGNORECASE,
+)
+LETTER_LINE = re.compile(
+    r"^[ \t*#>]*(?:final )?answer\**\s*[:：][ *]*\(?(?P<said>[A-J])\)?[.* ]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+FINAL = re.compile(rf"\bfinal answer\**{LINK}", re.IGNORECASE)
+HEADING = re.compile(
+    r"^[ \t#>*_✅]*(?:\\(?:textbf|textit|section\*?|subsection\*?)\s*\{)?"
+    r"(?:(?:the )?(?:final |correct )?answer|(?:最终)?答案)[ \t}*_:：.-]*\n[\s*_]*(?=\S)",
+    re.IGNORECASE | re.MULTILINE,
+)
+BEFORE = re.compile(
+    r"(?:^|(?<=[\s*(]))(?P<said>[^\s*()]{1,40})[*)]*\s+is\s+(?:the|my)\s+"
+    r"(?:(?:correct|final|right|best)\s+)*(?:answer|option|choice)\b",
+    re.IGNORECASE,
+)
+# "(B) because A is wrong": of what follows "the answer is", the option.
+CHOSEN = re.compile(
+    r"[\s*_\[]*(?:[（(]([A-J])[)）]|([A-J])"
+    r"(?=[*\]]*(?:[.．。,，;；:：](?!\d)|\s*$|\s+(?:because|since|as|and not)\b)))"
+)
+MATHS = re.compile(
+    r"\$\$(?P<a>[^$]+)\$\$|\\\[(?P<b>.+?)\\\]|(?<![\\$])\$(?P<c>[^$\n]+)\$|\\\((?P<d>.+?)\\\)",
+    re.DOTALL,
+)
+SENTENCE_END = re.compile(r"(?<![A-Z]\b)[.。](?:\s|\**$)|\s+I hope\b|<\||</s>")
+REMARK = re.compile(
+    r"\s*\((?:[a-z]+ ?){1,4}\)$|,?\s+(?:and |but )?not\b.*$|,\s+(?:which|where|as|because)\b.*$"
+)
+QUANTITY = r"[$€£¥]?[+-]?(?:\d(?:[\d,]*\d)?(?:\.\d+)?|\.\d+)(?:/\d+)?"
+
+
+def on_line(text: str) -> str | None:
+    """What follows #### or A: at the start of a line."""
+    found = [*LINE_MARK.finditer(text)]
+    return announced(text[found[-1].end() :].lstrip()) if found else None
+
+
+def in_phrase(text: str) -> str | None:
+    """What follows "the answer is", or a heading that says so; the last one counts."""
+    ends = [m.end() for m in PHRASE.finditer(text)] + [m.end() for m in HEADING.finditer(text)]
+    places = sorted(set(ends))
+    before = [*BEFORE.finditer(text)]
+    if before and (not places or before[-1].end() >= places[-1]):
+        return before[-1]["said"].strip('*"`')
+    for place in places[:-3:-1]:
+        found = announced(text[place:].lstrip())
+        if found:
+            return found
+    return None
+
+
+def announced(text: str) -> str | None:
+    """What follows "the answer is": a formula, an option, or the rest of the sentence."""
+    formula = MATHS.match(text)
     if formula:
         return _content(formula)
-    chosen = CHOSEN.match(said.partition("\n")[0])
+    line = text.partition("\n")[0]
+    chosen = CHOSEN.match(line)
     if chosen:
         return chosen[1] or chosen[2]
-    said = SENTENCE_END.split(said.partition("\n")[0])[0]
-    said = said.rpartition(" is ")[2].strip(" *")  # "Final answer: the sum is 34"
-    formula = MATHS.search(said)
+    line = SENTENCE_END.split(line)[0]
+    line = line.rpartition(" is ")[2].strip(' *"`”_')  # "Final answer: the sum is 34"
+    formula = MATHS.search(line)
     if formula:
         return _content(formula)
-    quantities = re.findall(rf"(?<!\S){QUANTITY}(?!\S)", said)
-    prose = len(re.findall(r"[A-Za-z]{2,}", said)) >= 4 and "\\" not in said
-    return quantities[0] if prose and len(quantities) == 1 else said or None
-
-
-def _closing_sentence(text: str) -> str:
-    lines = [line.strip() for line in re.split(r"\n|<\|", text) if line.strip(" *")]
-    if not lines:
-        return ""
-    line = re.sub(r"\s+I hope\b.*", "", next((x for x in lines[::-1] if " " in x), lines[-1]))
-    if LONE_LETTER.fullmatch(lines[-1]):
-        return lines[-1]
-    sentences = [s for s in re.split(r"(?<=[.。!])\s+|\$\$\s+|\\\]\s+", line) if s]
-    return sentences[-1].rstrip(" .。!*") if sentences else ""
+    line = REMARK.sub("", line).strip(" *")
+    quantities = re.findall(rf"(?<!\S){QUANTITY}(?!\S)", line)
+    prose = len(re.findall(r"[A-Za-z]{2,}", line)) >= 4 and "\\" not in line
+    return quantities[0] if prose and len(quantities) == 1 else line or None
 
 
 def _content(formula: re.Match) -> str:
     return next(group for group in formula.groups() if group is not None).strip()
 
 
-# ---------------------------------------------------------------- the canonical text
-
-
-def _halves(sign: str) -> str:
-    """A sign such as ¾ as {3}{4}."""
-    return "{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄"))
-
-
-SYMBOLS = str.maketrans(
-    {
-        "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "×": r"\times ", "·": r"\cdot ",
-        "÷": "/", "⁄": "/", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-        "⩽": r"\le ", "⩾": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-        "±": r"\pm ", "≈": r"\approx ", "∠": r"\angle ", "ℝ": r"\mathbb{R}",
-        "∅": r"\emptyset ", "α": r"\alpha ", "β": r"\beta ", "θ": r"\theta ", "⋅": r"\cdot ",
-        "、": ", ", "∶": ":", "℃": r"^\circ C",
-    }
-    | dict.fromkeys("−–‐‑—", "-")
-    | dict.fromkeys("°º˚", r"^\circ ")
-    | {sign: rf" \frac{_halves(sign)}" for sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
-)  # fmt: skip
-RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+|(?P<low>[₀-₉]+)")
-INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
-FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|pi"
-FONTS = "bf|rm|it|sf|tt|em|bfseries|itshape|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
-REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*\{(\d{1,9})\}")
-REWRITES: tuple[tuple[re.Pattern, str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\rm\s*(?=\{)", r"\\mathrm"),
-        (r"\{\s*\\rm\s+([A-Za-z]{2,})\}", r"\\mathrm{\1}"),
-        (rf"\\(?:{FONTS})(?![a-zA-Z])\s*", ""),
-        (r"\s*\\(?:blacksquare|qed)(?![a-zA-Z])", ""),
-        (r"^\s*\\text\s*\{\s*(\d[\d.,/]*)\s+([A-Za-z][A-Za-z ]*)\}\s*$", r"\1\\text{\2}"),
-        (
-            r"^\s*(?:\\text\s*\{\s*)?(?:the set of )?all real(?: number)?s\.?\s*\}?\s*$"
-            r"|^\s*(?:全体|任意|一切)?实数集?\s*$",
-            r"\\mathbb{R}",
-        ),
-        (r"\\varnothing(?![a-zA-Z])|^\s*\\\{\s*\\\}\s*$", r"\\emptyset "),
-        (r"\+/-|(?:^|(?<=[=,(]))\s*\+-", r"\\pm "),
-        (r"(?<=\d)\s*x\s*(?=10\^)", r"\\times "),
-        (r"(?<=\d)又(?=\d|\\[dt]?frac)", " "),
-        (r"\\[()\[\]](?!\d*(?:pt|em|ex|mm)\])|(?<!\\)\$", " "),
-        (r"\\\\\[\d*(?:pt|em|ex|mm)\]", r"\\\\"),
-        (
-            r"\\\$|[€£¥]|\\(?:left|middle|right|bigl?|bigr?|Bigl?|Bigr?|displaystyle|mathstrut|limits)"
-            r"(?![a-zA-Z])",
-            "",
-        ),
-        (r"(\d)\s*\{\s*,\s*\}\s*(?=\d)|(\d),\\!\s*(?=\d)|(\d)\\,(?=\d{3}(?!\d))", r"\1\2\3,"),
-        (r"\\!", ""),
-        (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|&nbsp;", " "),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"(?<![\\a-zA-Z])[dt]?frac(?=\s*\{)", r"\\frac"),
-        (r"(?<![\w.\\])(?:np|math)\.(?=[a-z])", ""),
-        (rf"(?<![\\a-zA-Z])({FUNCTIONS})(?=\s*[\d({{^_\\]|\s+[a-z](?![a-z])|$)", r"\\\1"),
-        (r"\\operatorname\*?\{([a-z]+)\}", r"\\\1"),
-        (r"^\s*\{\s*\\colou?r\{[^{}]*\}(.*)\}\s*$", r"\1"),
-        (r"\\(?:text)?colou?r\{[^{}]*\}", ""),
-        (r"\\mathrm\{~?\s*([a-z])\}", r" \1"),
-        (r"\\(?:text|mathrm)\{\s*(?:%|percent(?:age)?|pct)\s*\}|\\%", "%"),
-        (r"\\(?:text|mathrm)\{\s*(?:degrees?|°)\s*\}", r"^\\circ"),
-        (r"\\leq(?:slant)?(?![a-zA-Z])|<=|=<", r"\\le "),
-        (r"\\geq(?:slant)?(?![a-zA-Z])|>=", r"\\ge "),
-        (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
-        (r"\\backslash(?![a-zA-Z])", r"\\setminus "),
-        (r"\\lt(?![a-zA-Z])", "<"),
-        (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\*\*", "^"),
-        (r"(?<=\d)\.(?![\d.])", ""),
-        (r"(?<=\d)。(?=\d)", "."),
-        (r"\^\{\s*\\circ\s*\}|\\degree(?![a-zA-Z])", r"^\\circ"),
-        (r"\^\{?\\prime\}?", "'"),
-        (r"^\s*(?:\\(?:approx|therefore|quad)(?![a-zA-Z])|=|:)\s*", ""),
-        (r"^\s*\]([^\[\]]*,[^\[\]]*)\[\s*$", r"(\1)"),
-        (r"^\s*\]([^\[\]]*,[^\[\]]*)\]\s*$", r"(\1]"),
-        (r"^\s*\[([^\[\]]*,[^\[\]]*)\[\s*$", r"[\1)"),
-        (r"\s+", " "),
-    )
+# ---------------------------------------------------------------- what nothing announces
+CONCLUSION = re.compile(
+    r"^(?:(?:therefore|thus|hence|so)\b|因此|所以|故|综上|总之)", re.IGNORECASE
 )
-WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|mathrm|mathbf|mathsf|mathtt|mathit"
-    r"|mbox|bm"
-    r"|boldsymbol|boxed|fbox|underline|emph)\s*(?=\{)"
-)
-STYLED = re.compile(
-    r"\\(?:text|mathrm|textbf|textit|textrm|textsf|texttt|mathbf|mathtt|mbox|textnormal)"
-    r"\s*\{([^{}]*)\}"
-)
-MARKDOWN = re.compile(r"^(\*\*|__|`)(.+)\1$")
-PREAMBLE = re.compile(
-    r"^(?:\\text\s?\{)?(?:(?:the )?(?:final )?answer(?: is|:)\s*\}?"
-    r"|(?:therefore|thus|hence|so),?(?= ))\s*",
+PREMISE = re.compile(
+    r"^(?:if|suppose|assume|let|since|when|for|using|first|consider|case|step|note)\b",
     re.IGNORECASE,
 )
-STOPS = " .。;；,"
-AROUND_SIGNS = re.compile(r"\s*([^\w\s\\])\s*")
+LAST_WORDS = re.compile(
+    rf"(?:\b(?:is|are|by|equals?)(?:\s+(?:therefore|thus|then|exactly|only|just))?|['’]s|=)\s+"
+    rf"(?P<said>{QUANTITY}\s?(?:%|[^\s\d.,;]{{0,6}}))$"
+)
+VERB = re.compile(
+    r"\b(?:is|are|was|were|be|get|gets|gives?|yields?|obtains?|has|have|needs?|takes?|costs?|"
+    r"earns?|makes?|finds?|found|equals?|becomes?|leaves?|total(?:s|ing)?)"
+    r"(?:\s+(?:therefore|thus|then|exactly|only|just|now))?\s+"
+    rf"(?P<said>{QUANTITY}%?)(?![\d.]*\d)(?P<more>\s+(?:or|to|and)\s+{QUANTITY})?"
+)
+LETTER_SAID = re.compile(
+    r"(?i:\b(?:option|choice|choose|chose|pick|select|go(?:ing)? with|letter)\b"
+    r"(?:\s+(?:is|would be|must be))?\s*[:：-]?\s*|选[项择]?\s*[:：]?\s*"
+    r"|\b(?:so|thus|therefore|hence)\b,?\s*(?:it is |it's )?)"
+    r"[*\[(（]*(?P<said>[A-J])(?![A-Za-z'’])[*\])）]*"
+    r"(?!\s+(?:fails?|cannot|can't|does|do|is (?:wrong|false|incorrect|not|im)|and|or))"
+    r"(?!\s+(?!is\b|it\b|because\b|since\b)[a-z])"
+)
+LETTER_RIGHT = re.compile(
+    r"^[*(（【]*(?P<said>[A-J])[*)）】]*\s*(?:选?项)?\s*(?:正确|is (?:the )?(?:correct|right|true))"
+)
+LONE_LETTER = re.compile(r"[\[*(（【]*(?P<said>[A-J])[\])*）】.。]*")
+EXPLAINED = re.compile(
+    r"^[\[*(]*(?P<said>[A-J])[\])*.]*\s*\n+\s*\**(?:explanation|reason(?:ing)?|because|解析|理由)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+SPOKEN = re.compile(r" |[\u3400-\u9fff]")
+NONE_EXISTS = re.compile(
+    r"^(?:(?:therefore|thus|hence|so),? )?(?:there (?:is|are|exists?) )?no\b[^.]{0,30}"
+    r"\b(?:solutions?|exists?)\b[^.]{0,20}$|^无解$",
+    re.IGNORECASE,
+)
+LONE_VALUE = re.compile(
+    r"^[\s>*_→⇒∴=#-]*(?:(?:so|thus|hence|therefore|and)?,?\s*(?:the )?"
+    r"(?:final )?(?:total|result|solution|value|sum|ans|output)\s*[:：=]\s*)?[*\s]*"
+    rf"(?:[A-Za-z]\s*=\s*)?(?P<said>{QUANTITY}(?:\s?%|(?:\s[a-zA-Z²³]+){{0,2}}))[*\s.]*$",
+    re.IGNORECASE,
+)
 
 
-def clean(text: str) -> str:
-    """`text` in the form in which answers are compared.
+def explained_letter(text: str) -> str | None:
+    """A lone letter above its explanation."""
+    found = EXPLAINED.search(text)
+    return found["said"].upper() if found else None
 
-    Unicode signs become LaTeX; delimiters, spacing, colours, wrappers around the whole
-    and final full stops go; braces around {x | x < 1} are a set's.
+
+def lone_value(text: str) -> str | None:
+    """A number alone on the last line."""
+    lines = [line for line in text.split("\n") if line.strip(" *>#-")]
+    found = LONE_VALUE.match(lines[-1]) if lines and len(lines[-1]) < 80 else None
+    return found["said"].strip() if found else None
+
+
+def in_closing(text: str) -> str | None:
+    """What the last sentence concludes: a formula, a letter, a number."""
+    sentence = closing_sentence(text)
+    formulas = [*MATHS.finditer(sentence)]
+    if formulas:
+        return (
+            None if CONCLUSION.match(sentence) and _counts(sentence) else _content(formulas[-1])
+        )
+    plain = sentence.replace("*", "")
+    letter = LONE_LETTER.fullmatch(sentence) or LETTER_RIGHT.match(sentence)
+    letters = (
+        [letter, *LETTER_SAID.finditer(plain)] if letter else [*LETTER_SAID.finditer(plain)]
+    )
+    if letters:
+        return letters[-1]["said"]
+    if NONE_EXISTS.match(plain):
+        return plain
+    return _counts(plain)
+
+
+def _counts(sentence: str) -> str | None:
+    """The number that a sentence states."""
+    last = LAST_WORDS.search(sentence)
+    if last:
+        return last["said"]
+    if PREMISE.match(sentence):
+        return None
+    stated = [*VERB.finditer(sentence)]
+    if stated:
+        return stated[-1]["said"] + (stated[-1]["more"] or "")
+    quantities = re.findall(rf"{QUANTITY}%?", sentence)
+    concluded = CONCLUSION.match(sentence) and "$" not in sentence
+    return quantities[0] if concluded and len(quantities) == 1 else None
+
+
+def last_formula(text: str) -> str | None:
+    """The last formula of the text."""
+    formulas = [*MATHS.finditer(text)]
+    return _content(formulas[-1]) if formulas else None
+
+
+def closing_sentence(text: str) -> str:
+    """The last sentence that is not about hope."""
+    lines = [line.strip() for line in re.split(r"\n|<\|", text) if line.strip(" *")]
+    if not lines:
+        return ""
+    line = re.sub(
+        r"\s+I hope\b.*", "", next((x for x in lines[::-1] if SPOKEN.search(x)), lines[-1])
+    )
+    if LONE_LETTER.fullmatch(lines[-1]):
+        return lines[-1]
+    sentences = [s for s in re.split(r"(?<=[.。!])\s+|\$\$\s+|\\\]\s+", line) if s]
+    return sentences[-1].rstrip(" .。!*") if sentences else ""
+
+
+# ---------------------------------------------------------------- the rules
+@dataclass(frozen=True)
+class Rule:
+    """A way in which answers are given, and a response whose answer it finds."""
+
+    name: str
+    find: Callable[[str], str | None]
+    example: str
+    answer: str
+    everywhere: bool = True  # or in the tail alone
+
+
+BOXED = (
+    Rule("an answer called final behind the box", behind_box, "So \\boxed{E>0}.\n\n**Answer: C**", "C"),
+    Rule("boxes", in_boxes, r"It is \boxed{5}.", "5"),
+)  # fmt: skip
+SAID = (
+    Rule("a key of JSON", in_json, '{"steps": [6], "answer": 42}', "42"),
+    Rule("tags", in_tags, "<answer>x < 5</answer>", "x < 5"),
+    Rule("a marked line", on_line, "It is so.\n#### 1,200", "1,200"),
+    Rule("a phrase or heading", in_phrase, "We add.\n\n**Final Answer**\n\n42", "42"),
+    Rule("a letter and its explanation", explained_letter, "B\n\nExplanation: A is too big.", "B", False),
+    Rule("a number alone", lone_value, "We add.\n\n**17 km**", "17 km", False),
+    Rule("a closing sentence", in_closing, "First $a=3$. She has 42 apples left.", "42", False),
+    Rule("the last formula", last_formula, "So $x=1$. This was to be shown.", "x=1", False),
+)  # fmt: skip
+
+
+def final_answer(response: str, boxed_only: bool = False) -> str | None:
+    r"""The span of `response` that states its answer, None where there is none.
+
+    It is read behind the reasoning; a response whose reasoning never ends has no answer.
+    The last complete box counts, and neighbouring boxes that form a list. Only where there
+    is no box, and unless `boxed_only`, a stated answer does: JSON, tags, "#### 18" lines,
+    "the answer is …", a heading, a number alone, a closing sentence, the last formula.
     """
-    text = RAISED.sub(_lowered, INVISIBLE.sub("", text)).translate(SYMBOLS)
-    text = REPEATING.sub(_repeating, unicodedata.normalize("NFKC", text))
-    text = MARKDOWN.sub(r"\2", text.strip())
-    for pattern, replacement in REWRITES:
-        text = pattern.sub(replacement, text)
-    text = PREAMBLE.sub("", unwrap(text.strip().rstrip(STOPS)))
-    return AROUND_SIGNS.sub(r"\1", text).strip().rstrip(STOPS)
+    text = shown(unescaped(response))
+    if text is None:
+        return None
+    text = text.replace(r"\begin{boxed}", r"\boxed{").replace(r"\end{boxed}", "}")
+    for rule in BOXED[boxed_only:]:
+        found = rule.find(text)
+        if found:
+            return found
+    return None if boxed_only else said(MENTION.sub("", EMPTY_BOX.sub(" ", text)))
 
 
-def _lowered(match: re.Match) -> str:
-    """Unicode's raised or lowered digits as TeX writes them."""
-    digits = unicodedata.normalize("NFKC", match[0]).replace("−", "-")
-    sign = "_" if match["low"] else "^"
-    return sign + (digits if len(digits) == 1 else f"{{{digits}}}")
-
-
-def _repeating(match: re.Match) -> str:
-    """The fraction that a repeating decimal is: 0.1\\overline{6} is 15/90."""
-    start, period = match[1] + match[2], match[3]
-    bottom = (10 ** len(period) - 1) * 10 ** len(match[2])
-    return f"\\frac{{{int(start + period) - int(start or 0)}}}{{{bottom}}}"
-
-
-def unwrap(text: str) -> str:
-    """`text` without styles and braces around the whole; a set {x | x < 1} and a Python
-    mapping {'x': 1} keep them."""
-    while True:
-        wrapper = WRAPPER.match(text)
-        start = wrapper.end() if wrapper else 0
-        if not text[start:].startswith("{") or closing(text, start) != len(text) - 1:
-            return text
-        inner = text[start + 1 : -1].strip().rstrip(STOPS)
-        if not wrapper and re.search(r"\\mid|\||^'", inner):  # TeX does not show others
-            return rf"\{{{inner}\}}"
-        text = inner
-
-
-def closing(text: str, start: int) -> int:
-    """The index of the brace that closes the one at `start`, -1 where there is none."""
-    depth = 0
-    for match in BRACES.finditer(text, start):
-        depth += bool(match["box"] or match["open"]) - bool(match["close"])
-        if depth == 0 and match["close"]:
-            return match.start()
-    return -1
+def said(text: str) -> str | None:
+    """The answer that stands in no box, by the first rule that finds one."""
+    tail = text[-TAIL:]
+    for rule in SAID:
+        found = rule.find(text if rule.everywhere else tail)
+        if found and found.strip():
+            return found.strip()
+    return None

@@ -6,11 +6,22 @@ Values are exact fractions; nothing is evaluated.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from limo_nb.grading.extraction import STYLED
+from limo_nb.grading.units import (
+    NONE,
+    SCALE,
+    SCALES,
+    UNIT_OF,
+    WORDS,
+    Unit,
+    agree,
+    conversion,
+    plain,
+    unit_of,
+)
 
 NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?:(?P<decimal>(?:\d{1,3}(?:[ ,]\d{3})+|\d+)?(?:\.\d*)?)"
@@ -23,40 +34,39 @@ NUMBER = re.compile(
     r"(?P<after>%|\s*(?:percent(?:age)?|pct)|\^\\circ)?",
     re.IGNORECASE,
 )
-UNITS = {  # one name for each unit, and how else it is written
-    "m": "meter meters metre metres 米", "cm": "centimeter centimeters centimetres 厘米",
-    "dm": "decimeter decimeters decimetres 分米", "mm": "millimeter millimeters 毫米",
-    "km": "kilometer kilometers kilometres 千米 公里", "nm": "", "pm": "",
-    "in": "inch inches", "ft": "foot feet", "yd": "yard yards", "mi": "mile miles",
-    "s": "sec second seconds 秒", "min": "minute minutes mins 分 分钟", "ms": "毫秒", "ns": "",
-    "h": "hr hrs hour hours 小时 时", "day": "days 天 日", "week": "weeks 周",
-    "month": "months 月 个月", "year": "years yr yrs 年", "g": "gram grams 克",
-    "kg": "kilogram kilograms 千克 公斤", "mg": "milligram milligrams 毫克",
-    "t": "tons tonnes 吨", "lb": "lbs pound pounds", "L": "liter liters litre litres 升",
-    "mL": "ml milliliters 毫升", "dollar": "dollars usd USD", "cent": "cents",
-    "元": "yuan RMB", "角": "", "N": "newton newtons", "kN": "", "J": "joule joules",
-    "kJ": "", "W": "watt watts", "kW": "", "MW": "", "V": "volt volts", "mV": "", "kV": "",
-    "A": "ampere amperes", "mA": "", "K": "kelvin", "Hz": "hertz", "kHz": "", "MHz": "",
-    "eV": "", "keV": "", "MeV": "", "GeV": "", "Pa": "pascal pascals", "kPa": "", "MPa": "",
-    "mol": "moles mole", "erg": "ergs", "mph": "", "km/h": "kmh kmph kph",
-    "公顷": "hectare hectares", "people": "persons person 人", "rad": "radian radians",
-    "degree": "degrees deg 度", "°C": "C 摄氏度", "°F": "F",
-}  # fmt: skip
-UNIT_OF = {name: unit for unit, names in UNITS.items() for name in (unit, *names.split())}
-WORDS = {*UNIT_OF, "unit", "units"} - {"C", "F", "°C", "°F"}
-PLAIN = "|".join(sorted((re.escape(n) for n in WORDS if len(n) > 1), key=len, reverse=True))
-POWER = r"(?:\^\{?-?[234]\}?)"
-ONE_UNIT = rf"\\(?:text|mathrm|mbox|textrm|textbf|textnormal|rm)\s*\{{[^{{}}\d]*\}}{POWER}?"
+AMBIGUOUS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+")  # thousands, or a list
+NAMES = "|".join(sorted((re.escape(n) for n in WORDS if len(n) > 1), key=len, reverse=True))
+POWER = r"(?:\s?\^\{?-?[1-4]\}?)"
+STYLE = r"\\(?:text|mathrm|mbox|textrm|textbf|textnormal|rm)"
+STYLED_UNIT = rf"{STYLE}\s*\{{(?:[^{{}}\d]|\^\{{?-?\d\}}?|\{{[^{{}}]*\}})*\}}{POWER}?"
+PIECE = (
+    rf"(?:\\mu\s?)?{STYLED_UNIT}|\\frac\s*\{{\s*{STYLED_UNIT}\s*\}}\s*\{{\s*{STYLED_UNIT}\s*\}}"
+    r"|[kMm]?\\Omega(?![a-z])|[MLR]_\{?\\odot\}?"
+)
 UNIT = re.compile(
-    rf"\s*(?:(?P<styled>{ONE_UNIT}(?:(?:/|\\cdot|\s)*{ONE_UNIT})*)"
-    rf"|(?<![A-Za-z\\])(?P<plain>(?:(?:square|cubic|sq)?\s?(?:{PLAIN})|[mgLJNWC](?=/)){POWER}?"
+    rf"\s*(?:(?P<styled>(?:{PIECE})(?:(?:/|\\cdot|\\times|[\s()])*(?:{PIECE}))*\)?)"
+    rf"|(?<![A-Za-z\\])(?P<plain>(?:(?:square|cubic|sq)?\s?(?:{NAMES})|[mgLJNWC](?=/)){POWER}?"
     rf"(?:(?:/| per )[A-Za-z]+{POWER}?)?|(?<=\d)\s?m\^\{{?[23]\}}?)"
-    r"|\^\\circ\s?(?P<degrees>[CF])"
+    r"|\^\\circ\s?(?:\\(?:mathrm|text)\{)?(?P<degrees>[CF])\}?"
+    r"|(?<=[\d}])\s(?P<words>(?!percent|pct|degrees?$)[a-z]{3,}(?:[ -][a-z]+){0,3})"
     r"|(?P<chinese>[\u3400-\u9fff]{1,4}(?:/[\u3400-\u9fff]{1,2})?))$"
 )
-LONE_UNIT = re.compile(r"(?<=\d)(?:\s+([msghLNJWVAKC])|([msgL]))$")
-PREFIX = re.compile(r"^(?:(?P<two>square\b|sq\b|平方)|(?P<three>cubic\b|立方))\s*")
-HEDGE = re.compile(r"\b(?:or|and|not|if|for|where|when)\b|[,;=<>不非或和]")
+LONE_UNIT = re.compile(r"(?<=[\d}])(?:\s+([msghLNJWVAKC])|([msgL]))$")
+FUNCTION = re.compile(r"(?:sin|cos|tan|log|ln|exp|sqrt|pi|mod|frac|infty|max|min)\b")
+ANGLE = re.compile(
+    r"(?P<sign>-?)(?P<d>\d+(?:\.\d+)?)\^\\circ\s?(?P<m>\d+(?:\.\d+)?)'\s?"
+    r"(?:(?P<s>\d+(?:\.\d+)?)(?:''|\"))?"
+)
+SUM_OF_UNITS = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:\\text\s*\{)?\s*([A-Za-z]+|[\u3400-\u9fff]{1,2})\s*\}?\s*"
+)
+SPELLED = {
+    word: n
+    for n, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+        " fifteen sixteen seventeen eighteen nineteen twenty".split()
+    )
+} | {f"{a}ty": 10 * n for n, a in enumerate("thir for fif six seven eigh nine".split(), 3)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class Number:
     value: Fraction
     exact: bool  # no decimal point: 1/3, not 0.333
     percent: bool
-    unit: str
+    unit: Unit
     places: int  # digits after the decimal point
     integer: bool  # written as an integer (27.0 counts, 4e33 does not)
 
@@ -74,67 +84,86 @@ class Number:
 def number(text: str) -> Number | None:
     """The number that `text` writes, None where it is none.
 
-    Decimals, thousands, scientific notation, fractions, mixed numbers; a unit, degrees
-    or a percent sign may follow. Exponents have at most three digits.
+    Decimals, thousands, scientific notation, fractions, mixed numbers, a number word; a
+    unit, other words, degrees or a percent sign may follow. Exponents have at most three
+    digits.
     """
-    if len(text) > 400 or not re.search(r"\d", text):
+    if len(text) > 400:
         return None
-    text = text[1:-1] if re.fullmatch(r"\([^()]*\)", text) else text
-    bare, name = without_unit(text)
+    if not re.search(r"\d", text):
+        value = SPELLED.get(plain(text).casefold()) if len(text) < 40 else None
+        return None if value is None else Number(Fraction(value), True, False, NONE, 0, True)
+    if re.fullmatch(r"\([^()]*\)", text) and not AMBIGUOUS.fullmatch(text[1:-1]):
+        text = text[1:-1]
+    compound = _compound(text)
+    if compound:
+        return compound
+    bare, behind = without_unit(text)
     match = NUMBER.fullmatch(bare)
     value = _value(match) if match else None
-    if value is None:
+    if match is None or value is None:
         return None
     value = -value if match["sign"] == "-" else value
     scaled = bool(match["e"] or match["power"])
     exact = "." not in bare and not scaled
-    percent = (match["after"] or "").strip().lower().startswith(("%", "p"))
+    after = (match["after"] or "").strip().lower()
     places = len((match["decimal"] or "").partition(".")[2])
-    if (match["after"] or "").endswith("circ"):
-        name = name or "degree"
+    unit = unit_of(behind)
+    if after.endswith("circ"):
+        unit = Unit((("degree", 1),), unit.words) if not unit.factors else unit
     integer = bool(match["decimal"]) and not scaled and value.denominator == 1
-    return Number(value, exact, percent, name, places, integer)
+    found = Number(value, exact, after.startswith(("%", "p")), unit, places, integer)
+    return _scaled(found, behind)
+
+
+def _scaled(found: Number, behind: str) -> Number:
+    """5 million, 5万 and "5 below zero" as the numbers that they are."""
+    scale = SCALE.match(behind)
+    if scale:
+        times = SCALES[scale["scale"] or scale["chinese"]]
+        rest = unit_of(re.sub(r"^of\b", "", behind[scale.end() :]))
+        return replace(found, value=found.value * times, unit=rest)
+    if re.fullmatch(r"(?:degrees? )?below zero", behind):
+        return replace(found, value=-found.value, unit=NONE)
+    return found
+
+
+def _compound(text: str) -> Number | None:
+    """22°30' and "2 h 30 min": the sum, in the unit of its first part."""
+    angle = ANGLE.fullmatch(text)
+    if angle:
+        minutes, seconds = Fraction(angle["m"]), Fraction(angle["s"] or 0)
+        value = Fraction(angle["d"]) + minutes / 60 + seconds / 3600
+        value = -value if angle["sign"] else value
+        return Number(value, True, False, Unit((("degree", 1),)), 0, value.denominator == 1)
+    if not re.match(r"\d+(?:\.\d+)?\s*(?:\\text|[A-Za-z\u3400-\u9fff])", text):
+        return None
+    parts = SUM_OF_UNITS.findall(text)
+    if len(parts) < 2 or SUM_OF_UNITS.sub(
+        "", re.sub(r"\}?\s*(?:,|\band\b)\s*", " ", text)
+    ).strip(" }"):
+        return None
+    first, total = unit_of(parts[0][1]), Fraction(0)
+    for digits, name in parts:
+        own = unit_of(name)
+        rate = conversion(first, own) if own.factors and first.factors else None
+        if rate is None:
+            return None
+        total += Fraction(digits) * rate
+    return Number(total, True, False, first, 0, total.denominator == 1)
 
 
 def without_unit(text: str) -> tuple[str, str]:
-    """(`text` without the unit at its end, the unit in the name that `UNITS` gives it)."""
+    """(`text` without the unit or words at its end, these in plain text)."""
     unit = UNIT.search(text)
-    if not unit or not re.search(r"[\d})]$|\\circ$|\\pi$", text[: unit.start()]):
+    if not unit or not re.search(r"[\d})%!]$|\\circ$|\\pi$", text[: unit.start()]):
         return text, ""
     if unit["degrees"]:
         return text[: unit.start()], "°" + unit["degrees"]
-    name = STYLED.sub(r"\1", unit[0]).strip(" .")
-    return (text, "") if HEDGE.search(name) else (text[: unit.start()], unit_name(name))
-
-
-def unit_name(text: str) -> str:
-    """One name for all ways to write a unit: "m/s^2" for "metres per second^{2}"."""
-    whole = re.sub(r"\s*(?:\bper\b|/|每)\s*", "/", text.strip())
-    return UNIT_OF.get(whole) or "/".join(map(_factor_name, whole.split("/")))
-
-
-def _factor_name(text: str) -> str:
-    prefix = PREFIX.match(text)
-    text = text[prefix.end() :] if prefix else text
-    power = re.search(r"\^\{?(-?[234])\}?$", text)
-    name = text[: power.start()].strip() if power else text.strip()
-    raised = power[1] if power else ("2" if prefix["two"] else "3") if prefix else ""
-    name = UNIT_OF.get(name) or UNIT_OF.get(name.casefold(), name)
-    return f"{name}^{raised}" if raised else name
-
-
-def incompatible(one: str, other: str) -> bool:
-    """Whether both names are of known units, and not the same: cm and cm^2, W and kW."""
-    if not one or not other or one == other or not (_is_known(one) and _is_known(other)):
-        return False
-    powers = "^" in one, "^" in other  # one alone may be forgotten: 9 inches for square inches
-    if powers[0] != powers[1] and "/" not in one + other:
-        return one.partition("^")[0] != other.partition("^")[0]
-    return True
-
-
-def _is_known(name: str) -> bool:
-    return name in UNITS or all(part.split("^")[0] in UNITS for part in name.split("/"))
+    behind = plain(unit[0])
+    if unit["words"] and FUNCTION.match(behind):
+        return text, ""
+    return text[: unit.start()], behind
 
 
 def _value(match: re.Match) -> Fraction | None:
@@ -158,7 +187,31 @@ def _value(match: re.Match) -> Fraction | None:
     return int(match["whole"] or 0) + Fraction(int(top), int(bottom))
 
 
-def same_number(one: Number, other: Number) -> bool:
+def with_lone_unit(text: str) -> Number | None:
+    """5 s and 5m as numbers: beside another number they are no products."""
+    lone = LONE_UNIT.search(text)
+    found = number(text[: lone.start()]) if lone else None
+    if not found or found.unit != NONE:
+        return None
+    return replace(found, unit=Unit(((UNIT_OF[lone[1] or lone[2]], 1),)))
+
+
+# ---------------------------------------------------------------- comparison
+def same_number(one: Number, other: Number, tolerance: float = 0.0) -> tuple[bool | None, str]:
+    """Whether `other` says `one`, the reference: value, unit, and the words behind it."""
+    rate = conversion(one.unit, other.unit)
+    if rate is None or (one.percent and ("degree", 1) in other.unit.factors):
+        return False, "another unit"
+    if rate != 1:
+        other = replace(other, value=other.value * rate)
+    if not same_value(one, other):
+        allowed = Fraction(tolerance) * abs(one.value)
+        if not (tolerance and not one.integer and abs(one.value - other.value) <= allowed):
+            return False, "other values"
+    return agree(one.unit, other.unit)
+
+
+def same_value(one: Number, other: Number) -> bool:
     """Whether `other` says the value of `one`, the reference: exactly, as percent, or
     rounded to six places.
 

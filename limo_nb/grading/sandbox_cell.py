@@ -9,7 +9,6 @@ of the exception. It does not know what the right results are.
 import ctypes
 import marshal
 import os
-import resource
 import signal
 import struct
 import sys
@@ -23,7 +22,10 @@ OUT_OF_CLOCK = 200  # the exit status where time on the clock ran out; 100 + n: 
 def main() -> None:
     """Lock, run the program in a child, and end with a status that says how it ended."""
     request = marshal.loads(sys.stdin.buffer.read())
-    for name in request["modules"]:  # behind the lock there are no files to import from
+    for name in (
+        "resource",
+        *request["modules"],
+    ):  # behind the lock there are no files to import from
         __import__(name)
     results, silence = os.dup(1), os.open(os.devnull, os.O_RDWR)
     libc = ctypes.CDLL(None)
@@ -82,6 +84,8 @@ def watch(child: int, clock: float) -> int:
 
 def limit(limits: list, seconds: float) -> None:
     """Set the limits, which cannot be raised again, and the timer of processor time."""
+    import resource  # here, since Windows has none and imports this file all the same
+
     for name, value in limits:
         resource.setrlimit(getattr(resource, name), (value, value))
     signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from limo_nb.grading.canonical import unwrap
+
 # ---------------------------------------------------------------- names, lists, brackets
 NAME = (
-    r"(?:\\?[A-Za-z]+'*(?:_(?:\{[^{}=]*\}|\w))?'*(?:\([A-Za-z](?:,[A-Za-z])*\))?"
+    r"(?:\\?[A-Za-z]+'*(?:_(?:\{(?:[^{}=]|\{[^{}]*\})*\}|\w|\\[a-z]+\s?\{[^{}]*\}))?'*(?:\([A-Za-z](?:,[A-Za-z])*\))?"
     r"|\([A-Za-z](?:,[A-Za-z])+\)|\|[A-Z]{2}\||\\(?:angle|triangle)\s?[A-Z_{}\d ]+)"
 )
 ASSIGNED = re.compile(rf"(?:let |so )?(?P<name>{NAME})\s?(?:=|\\in(?![a-z])\s?)(?!=)")
@@ -24,17 +26,6 @@ TOKEN = re.compile(
     r"|\\text\{,?(?:and|or)\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|[和或])+)"
     r"|(?P<cup>\\cup(?![a-z]))"
 )
-
-
-def values(reference: str, answer: str) -> tuple[str, str]:
-    """Both without a leading "x=" that only one has, or that both have alike."""
-    one, other = ASSIGNED.match(reference), ASSIGNED.match(answer)
-    if one and other and one["name"] != other["name"]:
-        if not {one["name"], other["name"]} <= CURVE:
-            return reference, answer
-    if bool(one) != bool(other) and RELATION.search(answer if one else reference):
-        return reference, answer
-    return reference[one.end() if one else 0 :], answer[other.end() if other else 0 :]
 
 
 def split(text: str, kind: str = "comma") -> list[str]:
@@ -97,7 +88,7 @@ def cells(text: str) -> list[list[str]] | None:
     if match["kind"] in ("array", "matrix", "smallmatrix") and not match["open"]:
         return None
     rows = [row for row in match["cells"].split(r"\\") if row.strip()]
-    return [[cell.strip() for cell in row.split("&")] for row in rows]
+    return [[unwrap(cell.strip()) for cell in row.split("&")] for row in rows]
 
 
 def _nested(text: str) -> list[list[str]] | None:
@@ -156,6 +147,7 @@ class Region:
 
     parts: tuple[Interval, ...]
     unknown: str
+    holes: tuple[str, ...] = ()  # points that do not belong
 
     @property
     def is_infinite(self) -> bool:
@@ -179,6 +171,13 @@ def region(text: str) -> Region | None:
     if member:
         inner = region(member["set"])
         return Region(inner.parts, member["unknown"]) if inner else None
+    if text == r"\emptyset":
+        return Region((), "")
+    whole, sign, without = text.rpartition(r"\setminus")
+    if sign:
+        shape, points = brackets(without.strip())
+        outer = region(whole.strip()) if shape == "{}" else None
+        return Region(outer.parts, outer.unknown, tuple(split(points))) if outer else None
     shape, inner = brackets(text)
     built = BUILDER.fullmatch(inner) if shape == "{}" else None
     if built:

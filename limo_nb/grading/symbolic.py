@@ -1,30 +1,18 @@
-"""Formulas: parsed by math-verify's LaTeX grammar, compared by values and by math-verify.
+"""A second opinion on formulas: math-verify's grammar and its comparison by sympy.
 
-Runs in worker processes, which import sympy. No text is evaluated: the grammar builds
-sympy objects, and numbers are made of their digits.
+For what `latex` does not read: limits, indefinite sums, sets of sets. Runs in worker
+processes, which import sympy. No text is evaluated: the grammar builds sympy objects, and
+numbers are made of their digits.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
 from typing import Any
 
-from limo_nb.grading.extraction import closing
-from limo_nb.grading.numbers import (
-    Number,
-    number,
-    rounds_to,
-)
+from limo_nb.grading.canonical import closing
 
-Finding = tuple[bool | None, str]  # a verdict and its reason
-
-DIGITS = 30  # of precision where formulas are compared by their values
-# Values given to the unknowns, in turn: below 1, above 1, of both signs.
-POINTS = (("0.731", "0.417", "0.873", "0.559"), ("1.618", "2.236", "1.259", "3.307"),
-          ("-0.577", "1.414", "-1.202", "2.665"))  # fmt: skip
-WHOLE_POINTS = (("5", "3", "7", "4"), ("12", "5", "9", "7"), ("8", "6", "11", "3"))
 KEPT = {"log", "sum", "prod", "int", "lim", "max", "min", "oint", "bigcup", "bigcap"}
 SUBSCRIPT = r"(?:\\(?P<command>[A-Za-z]+)|[A-Za-z])\s?_\{(?P<inner>[^{}]*)\}"
 THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -73,34 +61,20 @@ def _subscript(match: re.Match) -> str:
     return f"{head}_{{{re.sub(r'[^A-Za-z0-9]', '', match['inner']) or '0'}}}"
 
 
-def as_formula(reference: str, answer: str, tolerance: float) -> Finding:
-    """Values at fixed points, and math-verify where those do not decide."""
+def verified(reference: str, answer: str) -> bool | None:
+    """math-verify's verdict, None where it does not read one of them."""
     from math_verify import verify
 
-    wanted = parse(reference)
-    if wanted is None:
-        bare = [re.sub(r"[\d\s]+", "", text) for text in (reference, answer)]
-        return (False, "other numbers") if bare[0] == bare[1] else (None, "not understood")
-    found = parse(answer)
-    if found is None:
-        alike = _bare(reference) == _bare(answer)
-        return None if alike else False, "answer not understood"
+    wanted, found = parse(reference), parse(answer)
+    if wanted is None or found is None:
+        return None
     wanted, found = _told_apart(wanted, found)
     if re.search(r"(?<![a-z])or(?![a-z])|或|\\lor", reference + answer):
         wanted, found = _joined(wanted), _joined(found)
-    same = _by_value(wanted, found, reference, answer, tolerance)
-    if same is None:
-        same = _equations(wanted, found)
-    if same is not None:
-        return same, "equal values" if same else "other values"
+    if type(wanted).__name__ == type(found).__name__ == "NaN":
+        return None
     # The worker's limit stands in for math-verify's alarm: it also ends C code.
-    same = verify([wanted], [found], timeout_seconds=None, allow_set_relation_comp=True)
-    return same, "equivalent" if same else "not equivalent"
-
-
-def _bare(text: str) -> str:
-    """The digits and letters of `text`, without commands."""
-    return re.sub(r"\\[A-Za-z]+|[^A-Za-z0-9]", "", text)
+    return verify([wanted], [found], timeout_seconds=None, allow_set_relation_comp=True)
 
 
 def parse(text: str) -> Any:
@@ -178,133 +152,3 @@ def _joined(found: Any) -> Any:
     if not all(isinstance(part, Relational) for part in found.args):
         return found
     return Union(*(part.as_set() for part in found.args))
-
-
-def _by_value(
-    wanted: Any, found: Any, reference: str, answer: str, tolerance: float
-) -> bool | None:
-    """Whether two expressions have equal values, None where that cannot be told."""
-    from sympy import Expr
-
-    if not (isinstance(wanted, Expr) and isinstance(found, Expr)):
-        return None
-    decimal, exact = number(answer), number(reference)
-    verdicts = []
-    for one, other in zip(*_sampled(wanted, found), strict=True):
-        if one is None or other is None:
-            return None
-        scale = max(abs(one), abs(other))
-        near = abs(one - other) <= scale * 10 ** -(DIGITS - 10)
-        if not near and tolerance and not (exact and exact.integer):
-            near = abs(one - other) <= tolerance * abs(one)
-        verdicts.append(bool(near))
-    if not verdicts or len(set(verdicts[:2])) > 1:
-        return None
-    if not wanted.free_symbols | found.free_symbols:
-        if verdicts[0]:  # of greater numbers DIGITS do not show the end
-            return True if scale < 10 ** (DIGITS - 20) else None
-        return _is_rounded(decimal, wanted) or _is_rounded(exact, found)
-    return verdicts[0] if verdicts[-1] or not verdicts[0] else None
-
-
-def _is_rounded(decimal: Number | None, value: Any) -> bool:
-    if decimal is None or decimal.exact or not value.is_real:
-        return False
-    return rounds_to(decimal, str(value.evalf(DIGITS)))
-
-
-def _sampled(*formulas: Any) -> tuple[list, ...]:
-    """The values of expressions at POINTS; None where one has no finite value."""
-    from sympy import binomial, ceiling, factorial, floor
-
-    symbols = sorted(set().union(*(f.free_symbols for f in formulas)), key=str)
-    whole = any(f.has(floor, ceiling, factorial, binomial) for f in formulas)
-    points = (WHOLE_POINTS if whole else POINTS) if symbols else ((),)
-    return tuple([_at(f, symbols, point) for point in points] for f in formulas)
-
-
-def _at(formula: Any, symbols: list, point: tuple) -> Any:
-    from sympy import Float, I
-
-    # Beyond the given values, each unknown has another power of the first ones.
-    given = {
-        symbol: Float(point[n % len(point)], DIGITS + 10) ** (1 + n // len(point))
-        for n, symbol in enumerate(symbols)
-    }
-    try:
-        value = formula.subs(given).evalf(DIGITS)
-        real, imaginary = value.as_real_imag()
-        if not (real.is_Number and imaginary.is_Number and real.is_finite):
-            return None
-        return real + imaginary * I
-    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
-        return None
-
-
-def _equations(wanted: Any, found: Any) -> bool | None:
-    """Whether two equations have the same solutions, None where that cannot be told.
-
-    They have if the differences of their sides are proportional. Where one is linear in
-    an unknown, the other must be solved by what solves it.
-    """
-    from sympy import Eq, Expr
-
-    if not (isinstance(wanted, Eq) and isinstance(found, Eq)):
-        return None
-    sides = (*wanted.args, *found.args)
-    if not all(isinstance(side, Expr) for side in sides):
-        return None
-    one, other = sides[0] - sides[1], sides[2] - sides[3]
-    ones, others = _sampled(one, other)
-    if None in ones + others or not all(ones) or not all(others):
-        return None
-    if _constant([a / b for a, b in zip(ones, others, strict=True)]):
-        return True
-    if _constant([a - b for a, b in zip(ones, others, strict=True)]):
-        return False
-    return _solved_alike(one, other)
-
-
-def _constant(values: list) -> bool:
-    spread = max(abs(value - values[0]) for value in values)
-    return bool(spread <= abs(values[0]) * 10 ** -(DIGITS - 10))
-
-
-def _solved_alike(one: Any, other: Any) -> bool | None:
-    """Whether two equations that are linear in one unknown give it the same values.
-
-    None where only one of them is linear: x^2 = 4 holds where x = 2 does, and elsewhere.
-    """
-    unknowns = sorted(one.free_symbols | other.free_symbols, key=str)
-    for unknown in unknowns:
-        roots, others = _roots(one, unknown, unknowns), _roots(other, unknown, unknowns)
-        if roots and others:
-            return all(
-                abs(a - b) <= max(abs(a), abs(b), 1) * 10 ** -(DIGITS // 2)
-                for a, b in zip(roots, others, strict=True)
-            )
-        if roots and _at_root(other, unknown, unknowns, roots) is False:
-            return False
-    return None
-
-
-def _roots(formula: Any, unknown: Any, unknowns: list) -> list | None:
-    """Where `formula` vanishes at each of POINTS, None unless it is linear in `unknown`."""
-    rest = [symbol for symbol in unknowns if symbol != unknown]
-    roots = []
-    for point in POINTS:
-        at = [_at(formula.subs(unknown, n), rest, point) for n in range(4)]
-        if None in at:
-            return None
-        steps = [b - a for a, b in itertools.pairwise(at)]
-        if not steps[0] or not _constant(steps):
-            return None
-        roots.append(-at[0] / steps[0])
-    return roots
-
-
-def _at_root(formula: Any, unknown: Any, unknowns: list, roots: list) -> bool | None:
-    """Whether `formula` vanishes where `unknown` is the first of `roots`."""
-    rest = [symbol for symbol in unknowns if symbol != unknown]
-    left = _at(formula.subs(unknown, roots[0]), rest, POINTS[0])
-    return None if left is None else bool(abs(left) < 10 ** -(DIGITS // 2))

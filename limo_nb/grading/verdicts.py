@@ -1,9 +1,9 @@
 """Verdicts: is the final answer of a response the reference? (chapter 8; paper, section 4)
 
-`answers` finds the span and its canonical text, `equivalence` compares; here is what
-stands around them: three-valued verdicts, batches, and isolation. Most answers are
-settled by text and exact numbers in the caller's process. Formulas reach a parser only in
-worker processes with a hard time and memory limit, and never `eval` or sympy's
+`extraction` finds the span, `canonical` writes it one way, `equivalence` compares; here is
+what stands around them: three-valued verdicts, batches, and isolation. Most answers are
+settled by text and exact numbers in the caller's process. Formulas are valued only in
+worker processes with a hard time and memory limit, and no text reaches `eval` or sympy's
 `parse_expr`.
 
 Nothing here imports torch, so that a worker starts in a fraction of a second.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -27,18 +28,17 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from limo_nb.core.progress import progress
+from limo_nb.core.progress import progress_bar
+from limo_nb.grading.answers import literal
+from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import (
     counterparts,
     equivalent,
-    literal,
     settle,
 )
-from limo_nb.grading.extraction import (
-    clean,
-    final_answer,
-)
-from limo_nb.grading.symbolic import Finding
+from limo_nb.grading.extraction import final_answer
+from limo_nb.grading.formulas import Finding
+from limo_nb.grading.units import registry
 
 __all__ = ["Verdict", "agreement", "clean", "final_answer", "grade", "grade_many"]
 
@@ -47,8 +47,7 @@ MEMORY = 2 << 30  # bytes of address space of a worker
 PATIENCE = 60  # the limit on the clock, as a multiple of that on processor time
 LONGEST = 2000  # characters of an answer that is compared
 PROGRESS_FROM = 500  # comparisons from which a progress bar is shown
-# Compared before the fork, so that workers have sympy and what it imports late at once.
-WARM_UP = ((r"\frac{x}{2}+1", "0.5x+1"), ("2x=y+1", "y=2x-1"), ("x<3", "3>x"), ("x^2=4", "x=2"))
+WARM, WARM_UNITS = "limo_nb.grading.warm", "limo_nb.grading.warm_units"
 
 Reference = str | float | list | dict  # text, or what a reader of JSON gives
 Comparison = tuple[str, str, float]  # a cleaned reference, a cleaned answer, the tolerance
@@ -200,7 +199,7 @@ def _decide(comparisons: list[Comparison], seconds: float) -> list[Finding]:
     """
     found: list[Finding] = []
     for comparison in comparisons:
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+        _set_timer(seconds)
         try:
             found.append(equivalent(*comparison))
         except MemoryError:
@@ -209,22 +208,30 @@ def _decide(comparisons: list[Comparison], seconds: float) -> list[Finding]:
             found.append((None, "too deeply nested"))
         except Exception as error:  # of a library, on text that nobody foresaw
             found.append((None, f"{type(error).__name__} while comparing"))
-    signal.setitimer(signal.ITIMER_PROF, 0)
+    _set_timer(0)
     return found
+
+
+def _set_timer(seconds: float) -> None:
+    """The processor time after which the system ends this process, where it can."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 # ---------------------------------------------------------------- isolation
 def _compare(comparisons: list[Comparison], workers: int, seconds: float) -> list[Finding]:
     """The findings on `comparisons`, in order; see `grade_many`.
 
-    The workers are forked by a helper process of its own, which has neither this
-    process's memory (torch, a kernel) nor its threads nor its main module, so that one
-    that had to be killed is replaced in milliseconds, wherever this is called from.
+    A helper process of its own hands the work out: it has neither this process's memory
+    (torch, a kernel) nor its main module. The pool in it has threads, so it does not fork
+    itself; its fork server does, which has one thread and everything loaded: a worker that
+    had to be killed is replaced in milliseconds, and never inherits a lock that is held.
     """
     found: dict[Comparison, Finding] = {}
     shown = len(comparisons) >= PROGRESS_FROM
-    request = {"comparisons": comparisons, "workers": workers, "seconds": seconds}
-    bar = progress(len(comparisons), "answers", "grading") if shown else nullcontext()
+    request = {"comparisons": comparisons, "workers": workers, "seconds": seconds,
+               "units": registry.cache_info().currsize}  # fmt: skip
+    bar = progress_bar(len(comparisons), "answers", "grading") if shown else nullcontext()
     with bar, _helper(request) as lines:
         for line in lines:
             for comparison, finding in json.loads(line):
@@ -264,21 +271,30 @@ def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
                 raise RuntimeError(f"the grading process failed:\n{errors.read()[-2000:]}")
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 process.wait()
             process.stdout.close()
 
 
+def _kill(process: subprocess.Popen) -> None:
+    """End a process and all that it started, where the system knows of sessions."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
 def serve() -> None:
     """The helper process: read a request from stdin, write findings as JSON lines."""
-    for pair in WARM_UP:
-        equivalent(*pair)
     request = json.load(sys.stdin)
     rows = [tuple(row) for row in request["comparisons"]]
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     count = min(request["workers"], len(chunks))
-    fork = multiprocessing.get_context("fork")
-    pool = ProcessPool(max_workers=count, initializer=_start_worker, context=fork)
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload([WARM, *([WARM_UNITS] if request["units"] else [])])
+    pool = ProcessPool(max_workers=count, initializer=_start_worker, context=context)
     failed = _run(pool, chunks, request["seconds"])
     # What shared a chunk with a comparison that hung is repeated one by one.
     singles = [[row] for chunk, _ in failed for row in chunk]
@@ -286,6 +302,9 @@ def serve() -> None:
         _answer(chunk, [(None, reason)])
     pool.stop()
     pool.join()
+    if "forkserver" in methods:
+        # Waited for, so that what it used counts as used by this process.
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined] # no other way
 
 
 def _answer(chunk: list[Comparison], findings: list[Finding]) -> None:
@@ -305,6 +324,6 @@ def _run(
         except TimeoutError:
             failed.append((chunk, "out of time"))
         except ProcessExpired as end:
-            slow = end.exitcode == -signal.SIGPROF
+            slow = end.exitcode == -getattr(signal, "SIGPROF", 0)
             failed.append((chunk, "out of time" if slow else "worker died"))
     return failed
