@@ -42,7 +42,7 @@ def evaluate(
     system_prompt: str = SYSTEM_PROMPT,
     folder: Path | None = None,
 ) -> Dataset:
-    r"""The answers of `model` to `items`, graded: a row of `RESULTS` per item and sample.
+    """The answers of `model` to `items`, graded: a row of `RESULTS` per item and sample.
 
     `model` is lab:NAME, a folder or a Hub id, optionally ID@REVISION. `items` are rows with
     `question` and `answer`, and perhaps `id`, `benchmark`, `in_domain` and `level`, or the
@@ -52,11 +52,11 @@ def evaluate(
     id, and for a row without question or answer.
 
     >>> import limo_nb
-    >>> results = limo_nb.evaluate("lab:weak", [{"question": "What is 2+3?", "answer": "5"}])
-    >>> results[0]["text"], results[0]["correct"]
-    ('The answer is \\boxed{5}', True)
-    >>> limo_nb.evaluation.accuracy([limo_nb.evaluate("lab:weak", "lab")]).value
-    0.1975
+    >>> results = limo_nb.evaluate("lab:weak", "lab")  # half a minute
+    >>> print(limo_nb.evaluation.accuracy([results]))
+    6.2% [4.3%, 9.1%]
+    >>> rows = [{"question": "What is 2+3?", "answer": "5"}]
+    >>> mine = limo_nb.evaluate("path/to/model", rows)
     """
     asked = load_benchmark(items) if isinstance(items, str) else _with_facts(items)
     sampling = sampling or protocol("greedy").other

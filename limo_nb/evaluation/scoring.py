@@ -310,7 +310,7 @@ def compare(
     >>> weak, strong = (limo_nb.evaluate(f"lab:{m}", "lab") for m in ("weak", "reasoner"))
     >>> rows = limo_nb.compare(strong, weak, ("reasoner", "weak"))
     >>> limo_nb.evaluation.compared(rows[-1])
-    'reasoner is above weak: +64.2 points (+58.3 to +70.2)'
+    'reasoner is above weak: +93.8 points (+90.6 to +96.9)'
     """
     sides = [_results_by_seed(side) for side in (one, other)]
     protocols = {
