@@ -38,7 +38,7 @@ PLAIN = (
     | decimal.Decimal | fractions.Fraction | datetime.date | datetime.time | datetime.timedelta
 )  # fmt: skip
 WHOLE: frozenset[Chain] = frozenset({()})
-REMEDY = "define it in a module"
+UNREAD = "the source of {} cannot be read: define it in a module"
 
 
 class UnknownCapture(ValueError):
@@ -91,9 +91,7 @@ class Reached:
         values = dict(_variables(function))
         if not _packaged(function):
             if tree is None:
-                raise UnknownCapture(
-                    f"the source of {name} cannot be read: define it in a module"
-                )
+                raise UnknownCapture(UNREAD.format(name))
             found["text"] = ast.unparse(tree)
             self.modules |= syntax.reached_in(tree)
             values = dict(_globals(function)) | values
@@ -320,9 +318,7 @@ def _class(value: type, reached: Reached, used: frozenset[Chain]) -> Any:
     elif name not in reached.facts and not syntax.is_library(value.__module__):
         tree = syntax.tree_of(value)
         if tree is None:
-            raise UnknownCapture(
-                f"the source of class {name} cannot be read: define it in a module"
-            )
+            raise UnknownCapture(UNREAD.format(name))
         reached.facts[name] = ast.unparse(tree)
         reached.modules |= syntax.reached_in(tree)
         for own in vars(value).values():

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
-from limo_nb.core.machine import ONE_THREAD, cores  # noqa: F401  until callers moved
-
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 SHAPE = (256, 512, 512)  # rows, inputs, outputs of the product: a small layer's

@@ -1,6 +1,6 @@
 """What to run: profiles, validated and frozen.
 
-A profile is one YAML file in `limo_nb/profiles/`. A chapter's `parameters` cell names it
+A profile is one YAML file in `limo_nb/core/profiles/`. A chapter's `parameters` cell names it
 and may override any field; nothing that a profile says is said again in a chapter.
 """
 
@@ -48,7 +48,7 @@ class EngineSettings(Frozen):
     over: Literal["transformers", "vllm", "openai"] = "vllm"  # what each actor holds (ray)
     workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
     batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
-    dtype: Dtype = "auto"  # see generation.decoding_precision
+    dtype: Dtype = "auto"  # see inference.decoding_precision
 
 
 class Sampling(Frozen):
@@ -178,7 +178,7 @@ class AblationSettings(Frozen):
 
 
 class Profile(Frozen):
-    """Everything that a run depends on; see `limo_nb/profiles/*.yaml`."""
+    """Everything that a run depends on; see `limo_nb/core/profiles/*.yaml`."""
 
     name: str
     purpose: str
@@ -274,6 +274,3 @@ def _merge(raw: dict, keys: list[str], value: Any) -> None:
             _merge(raw[last], [key], inner)
     else:
         raw[last] = value
-
-
-load, names = load_profile, profile_names  # until every caller has the new names
