@@ -15,8 +15,8 @@ from limo_nb.inference import (
     chat_prompt,
     load_tokenizer,
     open_engine,
+    serve_vllm,
     throughput,
-    vllm_server,
 )
 from limo_nb.inference.models import stop_token_ids, tensor_parallel_size
 from limo_nb.inference.vllm_server import server_options, vllm_python
@@ -92,7 +92,7 @@ def test_a_server_that_cannot_start_says_why(model) -> None:
     if vllm_python() == sys.executable:
         pytest.skip("vLLM is in this environment")
     with pytest.raises(EngineFailed, match="ended with status 1:(?s:.)*No module named"):
-        with vllm_server(model, sys.executable):
+        with serve_vllm(model, sys.executable):
             raise AssertionError("it must not be up")
 
 

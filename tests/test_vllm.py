@@ -27,7 +27,7 @@ from limo_nb.inference import (
     load_model,
     open_engine,
     prompt_ids,
-    vllm_server,
+    serve_vllm,
 )
 
 pytestmark = pytest.mark.skipif(
@@ -104,7 +104,7 @@ def test_the_server_gives_the_same_records(greedy, items, tmp_path, monkeypatch)
     """Through its chat interface and its raw one, in float32 and in bfloat16."""
     dtype, mine, theirs = greedy
     known = [item for item in items if item[0] != "control"]  # the server's own affair
-    with vllm_server(MODEL, sys.executable, dtype) as address:
+    with serve_vllm(MODEL, sys.executable, dtype) as address:
         monkeypatch.setenv("OPENAI_BASE_URL", address)
         served = answered("openai", known, GREEDY, tmp_path / "served.db")
     expected = [row for row in theirs if row["id"] != "control"]

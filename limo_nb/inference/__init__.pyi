@@ -30,5 +30,5 @@ from .models import token_counter as token_counter
 from .request import complete as complete
 from .sampling import sample as sample
 from .store import shared_store as shared_store
-from .vllm_server import vllm_server as vllm_server
+from .vllm_server import serve_vllm as serve_vllm
 from .workers import ALLOCATOR as ALLOCATOR

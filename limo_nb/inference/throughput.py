@@ -25,7 +25,7 @@ from limo_nb.inference.chat import Message, Prompt
 from limo_nb.inference.engines import open_engine
 from limo_nb.inference.request import complete
 from limo_nb.inference.store import shared_store
-from limo_nb.inference.vllm_server import vllm_python, vllm_server
+from limo_nb.inference.vllm_server import serve_vllm, vllm_python
 
 BATCHES = (1, 4, 16, 64)  # rows that are asked for at the same time
 CLOCK_TOKENS = 64  # tokens of every clocked answer, at most
@@ -115,7 +115,7 @@ def server(model: str, dtype: str = "auto") -> Iterator[str]:
         return
     if not python:
         raise ValueError("no server: set OPENAI_BASE_URL, or LIMO_NB_VLLM (`make test-vllm`)")
-    with vllm_server(model, python, dtype) as address:
+    with serve_vllm(model, python, dtype) as address:
         yield address
 
 

@@ -47,7 +47,7 @@ def vllm_python() -> str | None:
 
 
 @contextmanager
-def vllm_server(
+def serve_vllm(
     model: str, python: str, dtype: str = "auto", seconds: float = 900.0
 ) -> Iterator[str]:
     """Serve `model` under its own name with vLLM; the address, `http://…/v1`.
