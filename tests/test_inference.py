@@ -2,6 +2,8 @@
 
 import sqlite3
 import sys
+from importlib.util import find_spec
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from limo_nb.core.settings import (
     Sampling,
 )
 from limo_nb.inference import (
+    ENGINES,
     EngineFailed,
     NotInstalled,
     chat_prompt,
@@ -245,6 +248,12 @@ def test_digest_is_of_the_content(model, tmp_path):
     assert model_digest(model) == model_digest(str(tiny_model(tmp_path / "same")))
     assert model_digest(model) != model_digest(str(tiny_model(tmp_path / "other", seed=1)))
     assert resolve("some/model@main") == "some/model@main"
+
+
+def test_every_kind_of_engine_has_its_module():
+    kinds = get_args(EngineSettings.model_fields["kind"].annotation)
+    assert set(ENGINES) == set(kinds)
+    assert all(find_spec(module) for module, _, _ in ENGINES.values())
 
 
 @pytest.mark.parametrize("kind", ["vllm", "openai", "ray"])
