@@ -16,13 +16,14 @@ from datasets import Dataset
 from scipy.sparse import csr_array, vstack
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import row_norms
 
 from limo_nb.core.progress import progress_bar
 from limo_nb.inference import load_tokenizer, quiet_bars, source_of
 
 FEATURES = 2**12  # of questions that are compared
 GRID = 2**22  # steps of a coordinate: products of two have 44 bits, a float has 53
-DENSE = 1000  # texts whose features are a dense table at a time
+PART = 1000  # texts whose features are a dense table at a time
 SHOWN_FROM = 20_000  # questions from which the choice takes long enough for a progress bar
 
 Vectors: TypeAlias = "np.ndarray | csr_array"  # (questions, width), rows of length 1
@@ -81,7 +82,7 @@ def _farthest_first(
     Gonzalez's farthest-first traversal (1985), with the choice of a turn limited to its
     cell; of equal distances the earlier row wins. Libraries have it for dense tables only.
     """
-    squares = np.asarray((vectors * vectors).sum(axis=1)).ravel()
+    squares = row_norms(vectors, squared=True)
     nearest = np.full(len(squares), np.inf)  # squared distance to what was taken
     order, taken_at = [first], [np.inf]
     large = len(squares) >= SHOWN_FROM
@@ -154,15 +155,15 @@ def tfidf(texts: list[str]) -> csr_array:
     so that memory does not grow with the vocabulary. Of 400 lab questions a cosine is off
     by 0.01 on average, by 0.07 at most.
     """
-    hashed = HashingVectorizer(
+    vectorizer = HashingVectorizer(
         analyzer="char_wb", ngram_range=(2, 4), n_features=FEATURES, norm=None
     )
-    weighted = TfidfTransformer().fit_transform(hashed.transform(texts))
-    parts = (weighted[start : start + DENSE] for start in range(0, len(texts), DENSE))
-    # Dense by parts: a row's norm is the same sum whatever stands beside it.
-    return vstack(
-        [csr_array(_directions(part.toarray(), part.shape[0])) for part in parts], format="csr"
-    )
+    parts = [vectorizer.transform(texts[i : i + PART]) for i in range(0, len(texts), PART)]
+    weights = TfidfTransformer().fit(vstack(parts))
+    for place, counts in enumerate(parts):
+        dense = weights.transform(counts).toarray()
+        parts[place] = csr_array(_directions(dense, len(dense)))
+    return vstack(parts, format="csr")
 
 
 def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
