@@ -77,15 +77,15 @@ def _answers(profile: Profile, models: dict[str, str], items: Dataset, folder: P
     parts, sampling = [], greedy(profile.evaluation)
     for role, model in models.items():
         with open_engine(profile.engine, model) as engine:
-            for shape in FORMATS:
+            for prompt_format in FORMATS:
                 asked = [
-                    (row["id"], prompt(shape, row["question"], profile.system_prompt))
+                    (row["id"], prompt(prompt_format, row["question"], profile.system_prompt))
                     for row in items
                 ]
                 store = folder / "answers.sqlite"
-                made = complete(engine, asked, sampling, store, f"{role}, {shape}")
+                made = complete(engine, asked, sampling, store, f"{role}, {prompt_format}")
                 graded = grade_answers(items, made)
-                for name, value in (("model", role), ("format", shape)):
+                for name, value in (("model", role), ("format", prompt_format)):
                     graded = graded.add_column(name, [value] * len(graded))
                 parts.append(graded)
     return concatenate_datasets(parts)
@@ -111,10 +111,10 @@ def estimates(results: Dataset) -> list[dict[str, Any]]:
     """A row per model, format and group: "1 step" … "8 steps", "many steps"."""
     groups = {steps(level): (level, level) for level in sorted(set(results["level"]))}
     results, rows = pooled(results), []
-    for role, shape in _asked(results):
+    for role, prompt_format in _asked(results):
         for group, levels in (groups | {"many steps": MANY}).items():
-            found = accuracy([answers_of(results, role, shape, levels)])
-            rows.append(_row(role, shape, group, found))
+            found = accuracy([answers_of(results, role, prompt_format, levels)])
+            rows.append(_row(role, prompt_format, group, found))
     return rows
 
 
@@ -127,10 +127,10 @@ def fact_estimates(facts: Dataset) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(role: str, shape: str, group: str, found: Estimate) -> dict[str, Any]:
+def _row(role: str, prompt_format: str, group: str, found: Estimate) -> dict[str, Any]:
     """A row of `evaluation.AccuracyRow` with the format of the prompt."""
     facts = dict(vars(found))
-    names = {"model": role, "format": shape, "group": group}
+    names = {"model": role, "format": prompt_format, "group": group}
     return {**names, "accuracy": facts.pop("value"), **facts}
 
 
