@@ -20,8 +20,10 @@ from conftest import make_toy
 from rich.console import Console
 
 from limo_nb.book import (
+    api,
     contents,
     keys,
+    mathjax,
     pairs,
     render,
     run,
@@ -215,9 +217,15 @@ def test_this_repository_s_pairs_are_equal(repository: Path) -> None:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a toy book that was run in smoke and rendered."""
-    if shutil.which("npm") is None and not list(render.cache_folder().glob("mathjax*")):
+    if shutil.which("npm") is None and not list(mathjax.cache_folder().glob("mathjax*")):
         pytest.skip("npm is not installed and MathJax not cached")
     root = make_toy(tmp_path_factory.mktemp("site") / "toy")
+    pages = "".join(f"  - file: {api.FOLDER}/{name}\n" for name in ("index", *api.ROOMS))
+    edit(
+        root / "_toc.yml",
+        "  - file: book/bibliography\n",
+        f"  - file: book/bibliography\n{pages}",
+    )
     run.run_chapters(SMOKE, root=root, console=quiet())
     render.build_site(SMOKE, root=root, console=quiet())
     return root
@@ -236,6 +244,17 @@ def test_page_carries_the_run_s_outputs_and_its_footer(site: Path) -> None:
                  f"torch {known['versions']['torch']}"):  # fmt: skip
         assert part in first, part
     assert "injected" not in first and "mini" not in re.sub(r"(?s)<head>.*?</head>", "", first)
+
+
+def test_page_and_package_link_to_each_other(site: Path) -> None:
+    assert 'href="api/core.html#limo_nb.core.Run"' in page(site, "01-first")
+    core = page(site, "api/core")
+    described = core.split('id="limo_nb.core.Run"')[1].split('<dl class="py class">')[0]
+    assert "A profile and the folder of what it made" in described
+    assert 'href="../01-first.html"' in described and 'href="../02-second.html"' in described
+    assert 'href="../../_modules/limo_nb/core/runs.html#Run"' in described
+    assert "``" not in re.sub(r"(?s)<(script|head)\b.*?</\1>", "", core)
+    assert "01-first" in page(site, "api/index")
 
 
 def test_launch_buttons_point_to_the_notebook(site: Path, repository: Path) -> None:
@@ -299,16 +318,18 @@ def test_what_counts_as_a_request(tmp_path: Path, markup: str, found: int) -> No
     assert len(render.external_requests(tmp_path)) == found
 
 
-def test_second_render_does_nothing_and_new_prose_needs_no_run(site: Path) -> None:
-    index = site / "_build" / "html" / "index.html"
+def test_second_render_does_nothing_and_new_prose_needs_no_run(toy: Path) -> None:
+    index = toy / "_build" / "html" / "index.html"
+    run.run_chapters(SMOKE, root=toy, console=quiet())
+    render.build_site(SMOKE, root=toy, console=quiet())
     before, console = index.stat().st_mtime_ns, quiet()
-    render.build_site(SMOKE, root=site, console=console)
+    render.build_site(SMOKE, root=toy, console=console)
     assert "site: unchanged" in said(console) and index.stat().st_mtime_ns == before
-    edit(site / "book" / "text" / "02-second.md", "# The second chapter", "# The other chapter")
-    pairs.sync(site)
-    render.build_site(SMOKE, root=site, console=quiet())
-    assert "The other chapter" in page(site, "02-second")
-    assert "step 4" in page(site, "02-second")
+    edit(toy / "book" / "text" / "02-second.md", "# The second chapter", "# The other chapter")
+    pairs.sync(toy)
+    render.build_site(SMOKE, root=toy, console=quiet())
+    assert "The other chapter" in page(toy, "02-second")
+    assert "step 4" in page(toy, "02-second")
 
 
 def test_warning_fails_the_build_again_and_again(toy: Path) -> None:
@@ -332,13 +353,13 @@ def test_chapter_without_its_run_is_not_rendered(toy: Path) -> None:
 def test_absent_npm_and_damaged_archive_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(render.RenderFailed, match="apt-get install npm"):
-        render.install_mathjax(tmp_path / "out")
-    archive = render.cache_folder() / f"mathjax-{render.MATHJAX}.tgz"
+    with pytest.raises(FileNotFoundError, match="apt-get install npm"):
+        mathjax.install_mathjax(tmp_path / "out")
+    archive = mathjax.cache_folder() / f"mathjax-{mathjax.MATHJAX}.tgz"
     archive.parent.mkdir(exist_ok=True)
     archive.write_bytes(b"something else")
-    with pytest.raises(render.RenderFailed, match="is not MathJax"):
-        render.install_mathjax(tmp_path / "out")
+    with pytest.raises(ValueError, match="is not MathJax"):
+        mathjax.install_mathjax(tmp_path / "out")
 
 
 def test_hub_button_is_added_on_request(toy: Path, monkeypatch) -> None:
@@ -409,9 +430,7 @@ def test_interrupt_ends_the_kernel_keeps_the_notebook_and_is_passed_on(tmp_path:
         [sys.executable, "-c", INTERRUPTED], cwd=root, stdout=subprocess.PIPE, text=True
     )
     wait_for(lambda: list(home.glob("coarse/*/step-1.json")))
-    process.send_signal(
-        signal.SIGINT
-    )  # to it alone, as from a terminal
+    process.send_signal(signal.SIGINT)  # to it alone, as from a terminal
     output, _ = process.communicate(timeout=30)
     assert output.endswith("interrupted\n") and "01-first: executed" in output
     steps = len(list(home.glob("coarse/*/step-*.json")))

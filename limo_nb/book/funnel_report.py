@@ -6,7 +6,7 @@ Nothing here decides about a question; the filters and the choice are in `select
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
+from limo_nb.book.plots import HeatRow, PointRow
 from limo_nb.core.paper import reported
 from limo_nb.core.records import (
     load_table,
-    records,
+    read_records,
     required,
 )
 from limo_nb.core.settings import (
@@ -88,13 +89,17 @@ def deviations(counts: Dataset) -> tuple[float, float]:
     return float(np.std(counts["correct"])), float(np.sqrt(n * mean * (1 - mean)))
 
 
-def example_rates(counts: Dataset, n: int) -> list[dict[str, Any]]:
+def example_rates(counts: Dataset, n: int) -> list[PointRow]:
     """`n` questions from the most rarely to the most often solved, for `plots.points`."""
     order = np.argsort(counts["correct"], kind="stable")
     picks = order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
-    names = {"value": "rate", "low": "low", "high": "high"}
     return [
-        {"label": row["id"], **{to: 100 * row[name] for to, name in names.items()}}
+        PointRow(
+            label=row["id"],
+            value=100 * row["rate"],
+            low=100 * row["low"],
+            high=100 * row["high"],
+        )
         for row in counts.select(picks)
     ]
 
@@ -106,11 +111,11 @@ def in_papers_band(counts: Dataset) -> int:
     return sum(low <= rate <= high for rate in counts["rate"])
 
 
-def by_level(counts: Dataset, problems: Dataset) -> list[dict]:
+def by_level(counts: Dataset, problems: Dataset) -> list[PointRow]:
     """Mean solving rates of the quarters of `problems` with the lowest and highest level.
 
-    Two rows for `plots.points`: label, value, low, high in percent, over the problems of
-    each quarter that were attempted. Quarters are larger where levels tie.
+    Two rows for `plots.points`, over the problems of each quarter that were attempted.
+    Quarters are larger where levels tie.
     """
     level = dict(zip(problems["id"], problems["level"], strict=True))
     low, high = np.quantile(problems["level"], (0.25, 0.75))
@@ -119,15 +124,14 @@ def by_level(counts: Dataset, problems: Dataset) -> list[dict]:
         "lowest levels": [rate for at, rate in attempted if at <= low],
         "highest levels": [rate for at, rate in attempted if at >= high],
     }
-    names = ("value", "low", "high")
-    return [
-        {"label": label}
-        | dict(zip(names, (100 * n for n in mean_interval(rates)), strict=True))
-        for label, rates in quarters.items()
-    ]
+    rows = []
+    for label, rates in quarters.items():
+        value, low, high = (100 * number for number in mean_interval(rates))
+        rows.append(PointRow(label=label, value=value, low=low, high=high))
+    return rows
 
 
-def tells_levels(solver: str, ends: list[dict]) -> str:
+def tells_levels(solver: str, ends: Sequence[PointRow]) -> str:
     """What the two rows of `by_level` say about `solver`, as a sentence without its stop."""
     lowest, highest = ends
     clearly = lowest["low"] > highest["high"]
@@ -136,25 +140,22 @@ def tells_levels(solver: str, ends: list[dict]) -> str:
 
 
 # ---------------------------------------------------------------- what stays
-def survival(problems: Dataset, kept: Dataset) -> list[dict]:
-    """The share of every subject and level that is in `kept`, in percent, for `plots.heat`.
-
-    Rows have family (the subject), level, value.
-    """
+def survival(problems: Dataset, kept: Dataset) -> list[HeatRow]:
+    """The share of every subject and level that is in `kept`, in percent, for `plots.heat`."""
     before, after = _cells(problems), _cells(kept)
     return [
-        {"family": subject, "level": level, "value": 100 * after[subject, level] / size}
+        HeatRow(family=subject, level=level, value=100 * after[subject, level] / size)
         for (subject, level), size in sorted(before.items())
     ]
 
 
 def mean_levels(problems: Dataset, kept: Dataset) -> tuple[float, float]:
     """The mean level of what is in `kept`, and of the rest (nan for no problem)."""
-    stays = set(kept["id"])
-    levels: dict[bool, list[int]] = {True: [], False: []}
-    for name, level in zip(problems["id"], problems["level"], strict=True):
-        levels[name in stays].append(level)
-    return tuple(float(np.mean(part)) if part else np.nan for part in levels.values())
+    stays = np.isin(problems["id"], kept["id"])
+    levels = np.array(problems["level"], float)
+    parts = (levels[stays], levels[~stays])
+    inside, outside = (float(np.mean(part)) if len(part) else np.nan for part in parts)
+    return inside, outside
 
 
 def fallen(steps: Iterable[tuple[str, Dataset, Dataset]], n: int = 5) -> pd.DataFrame:
@@ -204,7 +205,7 @@ def subjects(groups: Groups) -> pd.DataFrame:
     return table.sort_index().rename_axis("subject")
 
 
-def fullness(groups: Groups) -> list[dict[str, Any]]:
+def fullness(groups: Groups) -> list[HeatRow]:
     """Every cell in percent of the fullest one of its group, for `plots.heat`.
 
     The levels of a group stand side by side, group after group. A group in perfect balance
@@ -213,11 +214,11 @@ def fullness(groups: Groups) -> list[dict[str, Any]]:
     sizes = {where: _cells(group) for where, group in groups.items()}
     names = sorted({subject for found in sizes.values() for subject, _ in found})
     return [
-        {
-            "family": subject,
-            "level": f"{where}\n{level}",
-            "value": 100 * found[subject, level] / max(found.values()),
-        }
+        HeatRow(
+            family=subject,
+            level=f"{where}\n{level}",
+            value=100 * found[subject, level] / max(found.values()),
+        )
         for where, found in sizes.items()
         for subject in names
         for level in sorted({level for _, level in found})
@@ -258,8 +259,9 @@ def recorded_attempts(root: Path) -> tuple[Dataset, dict[str, Dataset]]:
     et al. 2021). The level is the number of calculations in the reference solution.
     Attempts have id, sample, correct. Raises FileNotFoundError where there is no file.
     """
-    problems, attempts = [], {solver: [] for solver in RECORDED}
-    for place, row in records(root / "pool" / "gsm8k_model_solutions.jsonl"):
+    problems: list[dict[str, Any]] = []
+    attempts: dict[str, list[dict[str, Any]]] = {solver: [] for solver in RECORDED}
+    for place, row in read_records(root / "pool" / "gsm8k_model_solutions.jsonl"):
         row = required(row, ("question", "ground_truth"), place)
         name = f"gsm8k-{len(problems):04d}"
         solution, _, answer = row["ground_truth"].rpartition("\nA: ")

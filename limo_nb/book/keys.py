@@ -7,17 +7,20 @@ from the chapter and outputs from the run.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 from pathlib import Path
 
 from limo_nb.book.contents import Chapter, code_cells, read_notebook
+from limo_nb.core import syntax
 from limo_nb.core.settings import Profile
+from limo_nb.core.syntax import PACKAGE
 
-PACKAGE = Path(__file__).parents[1]
-# What only this floor uses: no chapter's output depends on it.
+# What runs and renders the book: no chapter's output depends on it.
 SHELL = (
-    "book/contents.py", "book/display.py", "book/keys.py", "book/notebooks.py",
+    "book/api.py", "book/autodoc.py", "book/contents.py", "book/display.py",
+    "book/docstrings.py", "book/keys.py", "book/mathjax.py", "book/notebooks.py",
     "book/pairs.py", "book/render.py", "book/run.py", "cli/",
 )  # fmt: skip
 
@@ -27,13 +30,20 @@ def _sha(*parts: str) -> str:
 
 
 def package_digest() -> str:
-    """A digest of the package's code, data files and lab models, this floor left out."""
+    """A digest of the package's code, data files and lab models.
+
+    Code counts without comments and docstrings, as in the keys of stages; what runs and
+    renders the book, and texts for readers, do not count.
+    """
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*")):
         relative = path.relative_to(PACKAGE).as_posix()
-        if not path.is_file() or "__pycache__" in relative or relative.startswith(SHELL):
+        if path.suffix in (".pyc", ".md") or relative.startswith(SHELL) or path.is_dir():
             continue
-        digest.update(f"{relative}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        content = path.read_bytes()
+        if path.suffix in (".py", ".pyi"):
+            content = ast.unparse(syntax.parsed(content.decode())).encode()
+        digest.update(f"{relative}\0".encode() + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 

@@ -14,13 +14,15 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from html import escape
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from limo_nb.evaluation import Estimate, percent
 
 INK, PALE = "#262626", "#8a8a8a"
 BLUE, ORANGE, GREEN, PINK, RED, SKY, YELLOW = (
@@ -31,7 +33,7 @@ COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 GROUND = "#fcfcfa"
-STYLE = {
+STYLE: Any = {  # matplotlib types its settings one by one
     "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND,
     "font.size": 10.5, "axes.titlesize": 12, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.titlepad": 12, "axes.labelcolor": INK,
@@ -48,6 +50,25 @@ PAPER = "the paper's figure (32B model, other benchmarks)"
 DIFFERENCE = "difference (points)"  # as the label of an axis: it shows where zero is
 
 Interval = tuple[float, float, float]  # value, low, high
+
+
+class PointRow(TypedDict):
+    """A value with its interval, in percent or in points, for `points`."""
+
+    label: str  # its place on the vertical axis
+    value: float
+    low: float
+    high: float
+    group: NotRequired[str]  # its colour and marker
+    paper: NotRequired[float | None]  # the paper's figure beside it
+
+
+class HeatRow(TypedDict):
+    """A cell of `heat`, in percent."""
+
+    family: str  # its row
+    level: int | str  # its column
+    value: float
 
 
 # ---------------------------------------------------------------- showing
@@ -126,25 +147,20 @@ def _need(values: Any, what: str) -> None:
         raise ValueError(f"no {what} to draw")
 
 
-def percent(estimate: Any) -> Interval:
-    """(value, low, high) of an Estimate, whose fields are fractions, in percent."""
-    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
-
-
-def row(label: str, estimate: Any, group: str = "", paper: float | None = None) -> dict:
+def row(
+    label: str, estimate: Estimate, group: str = "", paper: float | None = None
+) -> PointRow:
     """A row for `points` from an Estimate (fractions); `paper` is in percent already."""
     value, low, high = percent(estimate)
-    numbers = {"value": value, "low": low, "high": high, "paper": paper}
-    return {"label": label, "group": group, **numbers}
+    return PointRow(label=label, group=group, value=value, low=low, high=high, paper=paper)
 
 
 def point(
     label: str, row: Mapping[str, Any], group: str = "", paper: float | None = None
-) -> dict:
+) -> PointRow:
     """A row for `points` from a row of `evaluation.table` (fractions)."""
     value, low, high = (100 * row[name] for name in ("accuracy", "low", "high"))
-    numbers = {"value": value, "low": low, "high": high, "paper": paper}
-    return {"label": label, "group": group, **numbers}
+    return PointRow(label=label, group=group, value=value, low=low, high=high, paper=paper)
 
 
 def _whole() -> MaxNLocator:
@@ -260,7 +276,9 @@ def histogram(
     return fig
 
 
-def _steps(ax: Axes, groups: Mapping[str, Sequence[float]], edges: np.ndarray) -> None:
+def _steps(
+    ax: Axes, groups: Mapping[str, Sequence[float] | np.ndarray], edges: np.ndarray
+) -> None:
     """Outlined, lightly filled histograms with a line at each median."""
     looks = _groups(groups)
     for i, (name, group) in enumerate(groups.items()):

@@ -7,7 +7,6 @@ errors. The key of what was rendered is written last.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
 import json
@@ -16,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +25,7 @@ import yaml
 from nbformat import NotebookNode
 from rich.console import Console
 
+from limo_nb.book import api
 from limo_nb.book.contents import (
     Chapter,
     chapters,
@@ -35,24 +34,14 @@ from limo_nb.book.contents import (
     find_root,
     read_notebook,
     run_record,
+    toc_files,
 )
+from limo_nb.book.mathjax import install_mathjax
 from limo_nb.core.files import write_atomic
 from limo_nb.core.progress import PROGRESS
 from limo_nb.core.settings import load_profile
+from limo_nb.core.syntax import PACKAGE
 
-MATHJAX = "3.2.2"
-# The registry's digest of that release: what readers' browsers execute is checked.
-MATHJAX_SHA512 = (
-    "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
-)
-# Loaded by MathJax itself, relative to its own address: fonts, TeX extensions, its menu.
-MATHJAX_PARTS = (
-    "tex-mml-chtml.js",
-    "output/chtml/fonts",
-    "input/tex/extensions",
-    "a11y",
-    "sre",
-)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # Comments for formatters and linters, which tell a reader nothing.
 FOR_TOOLS = re.compile(r"[ ]+# (?:fmt: skip|noqa\b.*)$", re.MULTILINE)
@@ -110,8 +99,13 @@ def assemble(root: Path, profile: str, tree: Path) -> str:
     skipped = shutil.ignore_patterns("*.ipynb", "text", ".*")
     shutil.copytree(root / "book", tree / "book", ignore=skipped)
     shutil.copy(root / "_toc.yml", tree)
-    for chapter in every:
-        notebook = merged(chapter, executed_path(root, profile, chapter), profile)
+    notebooks = {
+        chapter: merged(chapter, executed_path(root, profile, chapter), profile)
+        for chapter in every
+    }
+    if f"{api.FOLDER}/index" in toc_files(root):
+        _add_api(notebooks, tree / api.FOLDER)
+    for chapter, notebook in notebooks.items():
         nbformat.write(notebook, tree / chapter.path.relative_to(root))
     config = yaml.safe_load((root / "_config.yml").read_text())
     config.setdefault("html", {})["extra_footer"] = footer(root, profile, every)
@@ -123,13 +117,26 @@ def assemble(root: Path, profile: str, tree: Path) -> str:
     return _digest(tree)
 
 
+def _add_api(notebooks: Mapping[Chapter, NotebookNode], folder: Path) -> None:
+    """Write the pages on the package to `folder`, and links to them at the chapters' ends."""
+    found = api.index(notebooks)
+    folder.mkdir(exist_ok=True)
+    for name, text in api.pages(found).items():
+        (folder / name).write_text(text)
+    for chapter, notebook in notebooks.items():
+        text = api.link_back(chapter, found)
+        if text:
+            notebook.cells.append(nbformat.v4.new_markdown_cell(text, id="in-the-package"))
+
+
 def _digest(tree: Path) -> str:
+    """Of the tree and of the package, whose docstrings are pages and whose modules render."""
     digest = hashlib.sha256()
     for package in ("jupyter-book", "sphinx-book-theme", "myst-nb", "Sphinx"):
         digest.update(f"{package} {metadata.version(package)}\n".encode())
-    digest.update(Path(__file__).read_bytes())
-    for path in sorted(p for p in tree.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(tree)}\0".encode())
+    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi"), *tree.rglob("*")]
+    for path in sorted(own for own in files if own.is_file()):
+        digest.update(f"{path.name}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -170,9 +177,12 @@ def _joined(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
     """
     joined: list[NotebookNode] = []
     for output in outputs:
-        last = joined[-1] if joined else {}
-        if output.output_type == "stream" and last.get("name") == output.name:
-            last.text += output.text
+        if (
+            joined
+            and output.output_type == joined[-1].output_type == "stream"
+            and output.name == joined[-1].name
+        ):
+            joined[-1].text += output.text
         else:
             joined.append(output)
     return joined
@@ -248,49 +258,3 @@ def external_requests(site: Path) -> list[str]:
         for match in re.finditer(r"(?:@import\s+|url\()\s*[\"']?(?:https?:)?//[^\"')]+", text):
             found.append(f"{sheet.relative_to(site)}: {match[0]}")
     return found
-
-
-# ---------------------------------------------------------------- MathJax
-def cache_folder() -> Path:
-    """Where fetched files are kept between builds and clones."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "limo-nb"
-
-
-def install_mathjax(folder: Path) -> None:
-    """Put the parts of MathJax that pages load into `folder`."""
-    archive = cache_folder() / f"mathjax-{MATHJAX}.tgz"
-    if not archive.exists():
-        _fetch_mathjax(archive)
-    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if digest != MATHJAX_SHA512:
-        raise RenderFailed(f"{archive} is not MathJax {MATHJAX}: remove it and render again")
-    with tarfile.open(archive) as tar:
-        for member in tar.getmembers():
-            name = member.name.removeprefix("package/es5/")
-            if member.isfile() and name.startswith(MATHJAX_PARTS):
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(tar.extractfile(member).read())
-
-
-def _fetch_mathjax(archive: Path) -> None:
-    """Let npm fetch the release, under another name until it is whole."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RenderFailed(
-            f"npm fetches MathJax {MATHJAX} once, and is not installed. Install Node.js "
-            f"(`apt-get install npm` or `conda install nodejs`), or put mathjax-{MATHJAX}.tgz "
-            f"from the npm registry at {archive}"
-        )
-    fresh = archive.parent / f".fetch-{os.getpid()}"
-    fresh.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [npm, "pack", "--silent", f"mathjax@{MATHJAX}", "--pack-destination", fresh],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RenderFailed(f"npm could not fetch MathJax {MATHJAX}:\n{done.stderr[-2000:]}")
-    (fresh / archive.name).replace(archive)
-    shutil.rmtree(fresh)
