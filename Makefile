@@ -11,6 +11,8 @@ LINTED := limo_nb tests benchmarks $(wildcard book/*.ipynb)
 .PHONY: book run render test test-slow test-long test-vllm lint lint-workflows format sync
 .PHONY: check-pairs lock env clean
 
+# After Ctrl-C a command says what to type again: here it is make's, not its own.
+book: export LIMO_NB_COMMAND = $(strip make book $(if $(filter mini,$(PROFILE)),,PROFILE=$(PROFILE)))
 book: run render ## every chapter in PROFILE, then the site in _build/html/index.html
 
 run: $(STAMP)

@@ -57,7 +57,7 @@ def chains(count: int) -> Dataset:
         draw(rng, rng.choice(tuple(FAMILIES)), rng.randint(1, 8), "train") for _ in range(count)
     ]
     return Dataset.from_list(
-        [{"question": p.question, "solution": texts.solve(rng, p)} for p in drawn]
+        [{"question": p.question, "solution": texts.worked_solution(rng, p)} for p in drawn]
     )
 
 

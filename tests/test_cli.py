@@ -6,27 +6,30 @@ import ast
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import lock
+import psutil
 import pytest
 import yaml
+from conftest import make_toy
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from limo_nb import Run
-from limo_nb.cli import (
-    base,
-    book,
-    checks,
-)
+from limo_nb.chains import formats
+from limo_nb.cli import base, book, chains, checks, evaluate
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
+from limo_nb.evaluation import protocols
 
 ROWS = [
     {"model": "base", "group": "in domain", "accuracy": 0.25, "low": 0.2, "high": 0.31,
@@ -110,6 +113,51 @@ def test_outside_a_book(tmp_path: Path) -> None:
     assert done.returncode == 1 and "no _toc.yml" in done.stderr
 
 
+@pytest.mark.parametrize("command", [None, "make book PROFILE=smoke"])
+def test_interrupted_it_says_how_to_continue_and_does(
+    tmp_path: Path, command: str | None
+) -> None:
+    """One line, exit code 130, no process left; the same command goes on to the end."""
+    root = make_toy(tmp_path / "toy", pause=1.0)
+    arguments = ["run", "--profile", "smoke", "--override", "pool.size=7"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "limo_nb.cli", *arguments], cwd=root, text=True,
+        env={**os.environ, **({"LIMO_NB_COMMAND": command} if command else {})},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(root.glob("runs/smoke/coarse/*/step-0.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of the foreground
+    _, said = process.communicate(timeout=60)
+    typed = command or f"python -m limo_nb.cli {' '.join(arguments)}"
+    assert process.returncode == 130
+    assert said == f"limo-nb: interrupted; the same command continues: {typed}\n"
+    assert kernels and not psutil.wait_procs(kernels, timeout=10)[1]
+
+    steps = {path: path.stat().st_mtime_ns for path in root.glob("runs/smoke/*/*/step-*.json")}
+    done = limo_nb(root, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "01-first: unchanged" in done.stdout and "02-second: executed" in done.stdout
+    assert 0 < len(steps) < 5 and steps == {path: path.stat().st_mtime_ns for path in steps}
+
+
+def test_a_command_is_quick_to_ask_for_help() -> None:
+    """No room is imported before a command of it runs."""
+    heavy = ("torch", "transformers", "datasets", "pandas", "papermill", "matplotlib")
+    code = f"import sys, limo_nb.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_choices_of_options_are_those_of_the_rooms() -> None:
+    """The options are typed without the rooms, which would take seconds to import."""
+    assert get_args(chains.FormatName) == tuple(formats.FORMATS)
+    assert set(get_args(evaluate.ProtocolName)) == set(protocols.protocols())
+
+
 @pytest.mark.parametrize(
     ("pairs", "want"),
     [
@@ -177,9 +225,13 @@ def test_each_dependency_has_its_reason(repository: Path) -> None:
     text = (repository / "pyproject.toml").read_text()
     block = re.search(r"\ndependencies = \[\n(.*?)\n\]", text, re.DOTALL)[1]
     extras = re.search(r"optional-dependencies\]\n(.*?)\n\[", text, re.DOTALL)[1]
-    lines = [line for line in f"{block}\n{extras}".splitlines() if line.startswith("    ")]
-    without = [line for line in lines if not re.search(r'>=[^"]+", # \w', line)]
-    assert len(lines) > 20 and without == []
+    lines = [line.strip() for line in f"{block}\n{extras}".splitlines()]
+    wanted = [n for n, line in enumerate(lines) if line.startswith('"')]
+    # Behind the bound, or in the lines above.
+    told = [lines[n - 1].startswith("#") or '", # ' in lines[n] for n in wanted]
+    without = [lines[n] for n, is_told in zip(wanted, told, strict=True) if not is_told]
+    assert len(wanted) > 20 and without == []
+    assert all(">=" in lines[n] for n in wanted)
 
 
 def imported(path: Path) -> set[str]:

@@ -13,10 +13,9 @@ from test_cli import limo_nb as command
 from tiny import tiny_model
 from typer.testing import CliRunner
 
-from limo_nb import lab
+from limo_nb import lab, problems
 from limo_nb.cli import app
-from limo_nb.core.records import records
-from limo_nb.problems import sources
+from limo_nb.core.records import read_records
 from limo_nb.selection import choice
 
 ITEM = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -37,7 +36,7 @@ def call(*arguments: object) -> dict:
 
 
 def rows_of(path: Path) -> list[dict]:
-    return [row for _, row in records(path)]
+    return [row for _, row in read_records(path)]
 
 
 @pytest.fixture
@@ -314,7 +313,7 @@ def test_sample_names_the_command_that_installs_an_engine(tmp_path):
 
 
 def test_select_balances_and_explains(tmp_path):
-    pool = sources.COLUMNS
+    pool = problems.COLUMNS
     rows = [
         {**row, "subject": "A" if n < 9 else "B", "level": 1}
         for n, row in enumerate(lab.pool(12, 1))
@@ -335,9 +334,9 @@ def test_select_by_embeddings_of_a_local_model(tmp_path):
     model = str(tiny_model(tmp_path / "model"))
     facts = call("select", file, "-k", 4, "--embed", model, "--out", tmp_path / "e.jsonl")
     assert facts["compared by"] == f"embeddings of {model}"
-    pool = sources.read_problems(file)
+    pool = problems.read_problems(file)
     vectors = choice.embed(pool["question"][:], model)
-    wanted = choice.balanced(pool, 4, 0, vectors)
+    wanted = choice.select(pool, 4, 0, vectors)
     assert [row["id"] for row in rows_of(tmp_path / "e.jsonl")] == wanted["id"][:]
     assert call("select", file, "-k", 4)["compared by"] == "TF-IDF"
 

@@ -159,7 +159,7 @@ def test_replayed_pages_are_those_of_training():
     tokenizer = lab.make_tokenizer()
     for index in (0, 1):
         rng = reading.chunk_rng(recipe.seed, index)
-        drawn = reading.pages(rng, recipe.pretrain, rows[index]["max_steps"])
+        drawn = reading.chunk_pages(rng, recipe.pretrain, rows[index]["max_steps"])
         spans = [text for _, (_, document) in drawn for text, _ in document.spans]
         counted = sum(map(len, tokenizer(spans)["input_ids"]))
         before = rows[index - 1]["tokens"] if index else 0
@@ -220,9 +220,9 @@ def test_the_pool_brings_copies_and_leaks_to_be_found():
 # ------------------------------------------------------------------ texts
 def test_manners_change_the_writing_and_not_the_answer():
     problem = world.draw(random.Random(1), "dial", 6, "train")
-    plain = texts.solve(random.Random(2), problem)
-    checked = texts.solve(random.Random(2), problem, texts.Manner(check=1.0))
-    skipped = texts.solve(random.Random(2), problem, texts.Manner(skip=1.0))
+    plain = texts.worked_solution(random.Random(2), problem)
+    checked = texts.worked_solution(random.Random(2), problem, texts.Manner(check=1.0))
+    skipped = texts.worked_solution(random.Random(2), problem, texts.Manner(skip=1.0))
     for text in (plain, checked, skipped):
         assert text.endswith(f"\\boxed{{{problem.answer}}}")
     assert checked.count("Check:") == 6 and "Check:" not in plain
@@ -233,7 +233,7 @@ def test_a_slip_is_always_mended():
     manner = texts.Manner(check=1.0, slip=1.0)
     for seed in range(20):
         problem = world.draw(random.Random(seed), "grid", 3, "train")
-        text = texts.solve(random.Random(seed), problem, manner)
+        text = texts.worked_solution(random.Random(seed), problem, manner)
         assert text.count("so not") == 3 and all(step.line() in text for step in problem.steps)
 
 
@@ -242,7 +242,7 @@ def test_drills_have_the_tokens_but_not_the_reasoning():
     rng = random.Random(4)
     problems = [world.draw(rng, "dial", 8, "train") for _ in range(100)]
     drill = [texts.drill_page(rng, p).text for p in problems]
-    plain = [p.question + texts.solve(rng, p) for p in problems]
+    plain = [p.question + texts.worked_solution(rng, p) for p in problems]
     size = [sum(len(ids) for ids in tokenizer(rows)["input_ids"]) for rows in (drill, plain)]
     assert 0.8 < size[0] / size[1] < 1.3
     pairs = zip(problems, drill, strict=True)

@@ -24,7 +24,7 @@ from limo_nb.book import sft_report
 from limo_nb.core import settings as profiles
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import load_tokenizer
-from limo_nb.sft import Task, planner, prepare
+from limo_nb.sft import Task, micro_batch, planner, prepare
 
 # The numbers of parameters that the Hub shows for these models' safetensors.
 PUBLISHED = {
@@ -273,6 +273,13 @@ def test_parts_bound_the_peak_and_time_follows_tokens():
     packed = planner.plan(setup(packing=True, mean_tokens=8_192))
     assert packed.step_seconds < 0.55 * made.step_seconds
     assert made.gpu_hours == pytest.approx(195 * made.step_seconds * 8 / 3600)
+
+
+@pytest.mark.parametrize("tokens", [512, 5_000, 16_384, 40_000])
+def test_the_planner_cuts_a_step_as_the_trainer_does(tokens):
+    paper = profiles.load_profile("paper").sft.model_copy(update={"max_tokens": tokens})
+    made = planner.setup_of(paper, LARGE, 8, 80.0, 800)
+    assert planner.tokens_a_pass(made) == micro_batch(paper, 8) * tokens
 
 
 @pytest.mark.parametrize(

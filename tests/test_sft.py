@@ -9,6 +9,7 @@ from datasets import Dataset
 from tiny import problems, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from limo_nb.core.precision import settle
 from limo_nb.core.settings import SYSTEM_PROMPT, SftSettings, load_profile
 from limo_nb.inference import chat_prompt, load_tokenizer, model_digest
 from limo_nb.sft import (
@@ -206,6 +207,7 @@ def test_deepspeed_and_one_process_have_equal_losses(model, rows, tmp_path, stag
         for seed in (1, 2)
     ]
     results = fine_tune_many(tasks)
+    assert "deprecated" not in (tasks[0].folder / "console.log").read_text()
     for task, result in zip(tasks, results, strict=True):
         here = tmp_path / f"here{task.seed}"
         alone = fine_tune_here(rows, model, settings, task.seed, SYSTEM_PROMPT, here)
@@ -344,6 +346,16 @@ def test_choices_say_why(monkeypatch):
     assert "rows: padded, sorted by length (attention is eager)" in said
     packed = choices(SETTINGS.model_copy(update={"packing": True, "attention": "sdpa"}))
     assert "sdpa (as the profile says)" in packed and "packed (as the profile says)" in packed
+
+
+@pytest.mark.parametrize(("dtype", "why"), [("auto", None), ("float32", "as asked for")])
+def test_a_result_says_why_it_has_its_precision(model, rows, tmp_path, dtype, why):
+    settings = SETTINGS.model_copy(update={"epochs": 1, "dtype": dtype})
+    fine_tune_here(rows, model, settings, 1, "S", tmp_path)
+    done = json.loads((tmp_path / "done.json").read_text())
+    found = settle(dtype)
+    assert f"precision: {found.dtype} ({why or found.why})" in done["choices"]
+    assert TrainingJob.load(tmp_path).settings.dtype == found.dtype
 
 
 def test_the_paper_s_two_batch_sizes():

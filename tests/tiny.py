@@ -17,7 +17,7 @@ def problems(count: int, seed: int = 0) -> list[dict]:
     families = ("dial", "purse", "grid", "swaps")
     drawn = [draw(rng, rng.choice(families), rng.randint(1, 6), "train") for _ in range(count)]
     return [
-        {"question": p.question, "solution": texts.solve(rng, p), "answer": p.answer}
+        {"question": p.question, "solution": texts.worked_solution(rng, p), "answer": p.answer}
         for p in drawn
     ]
 

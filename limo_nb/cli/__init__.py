@@ -1,12 +1,15 @@
-"""The command `limo-nb`. One module for each group of commands."""
+"""The command `limo-nb`: one module for each group of commands.
+
+In: options and files. Out: tables for people, JSON for programs. Rooms are imported when a
+command runs, so that `--help` is quick; what commands share is in `base`. Every chapter
+whose work can be done on a reader's own files names its command.
+"""
 
 from __future__ import annotations
 
-from rich.console import Console
-
 # Each of them registers its commands.
 from limo_nb.cli import book, chains, clean, evaluate, grade, lab, pool, sft  # noqa: F401
-from limo_nb.cli.base import app
+from limo_nb.cli.base import app, tell
 
 
 def main() -> None:
@@ -16,9 +19,7 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, (ValueError, OSError)) and not isinstance(error, _failures()):
             raise
-        Console(stderr=True).print(
-            f"limo-nb: {error}", markup=False, highlight=False, soft_wrap=True
-        )
+        tell(f"limo-nb: {error}")
         raise SystemExit(1) from None
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
+from rich.table import Table
+from typer.core import TyperCommand
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 console = Console()
@@ -19,8 +26,44 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--override", help="KEY=VALUE of a profile's field, e.g. pool.size=100."),
 ]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="lab:NAME, a folder, or a Hub id (ID@REVISION).")
+]
+# Of how a model is sampled; what is not given comes from a profile or a protocol.
+Samples = Annotated[int | None, typer.Option(min=1, help="Answers to each question.")]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0: greedy.")]
+TopP = Annotated[float | None, typer.Option(min=0, max=1, help="1: nothing is cut off.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Of an answer.")]
+Seed = Annotated[int | None, typer.Option(help="Root of all random numbers.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
+
+
+class Continued(TyperCommand):
+    """A command that goes on where it was interrupted, and says so after Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; an interrupt is told in one line, and the exit code is 130."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # A cell whose kernel was ended would tell so as the interpreter goes down.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            behind = "\n" if sys.stderr.isatty() else ""  # a line of progress, and ^C
+            tell(f"{behind}limo-nb: interrupted; the same command continues: {typed()}")
+            raise typer.Exit(130) from None
+
+
+def typed() -> str:
+    """The command that runs, as it is typed; make says what its own is."""
+    if "LIMO_NB_COMMAND" in os.environ:
+        return os.environ["LIMO_NB_COMMAND"]
+    program = sys.argv[0]
+    if Path(program).name == "__main__.py":
+        program = "python -m limo_nb.cli"
+    elif shutil.which("limo-nb") == program:
+        program = "limo-nb"
+    return f"{program} {shlex.join(sys.argv[1:])}"
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
@@ -54,12 +97,36 @@ def check_written(file: Path, *written: tuple[str, Path | None, Sequence[str]]) 
         taken[path.resolve()] = option
 
 
+# ------------------------------------------------------------------------------- speaking
+def emit(document: Any, as_json: bool, shown: Iterable[Table | str]) -> None:
+    """Print a command's result: `document` as one line of JSON, or what is `shown` of it."""
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, default=str))
+        return
+    for part in shown:
+        console.print(part) if isinstance(part, Table) else say(part)
+
+
+def fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each fact: its name and value; counts by name in one line."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{inner:,} × {key}" for key, inner in value.items()) or "none"
+        told = f"{value:,}" if isinstance(value, int) else value
+        yield f"{name.replace('_', ' ')}: {told}"
+
+
 def name_broken(broken: Sequence[str]) -> None:
     """Say on stderr which rows were left out."""
     for fault in broken:
-        print(f"left out: {fault}", file=sys.stderr)
+        tell(f"left out: {fault}")
 
 
-def plain(text: object) -> None:
+def say(text: object) -> None:
     """Print `text` as it is: no markup, no wrapping."""
     console.print(str(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def tell(text: str) -> None:
+    """The same on standard error: what is not the result."""
+    print(text, file=sys.stderr, flush=True)

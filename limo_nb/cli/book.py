@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,19 +13,21 @@ from rich.table import Table
 
 from limo_nb.cli.base import (
     AsJson,
+    Continued,
     Overrides,
     Profile,
     app,
     console,
+    emit,
     parse_overrides,
-    plain,
+    say,
 )
 
 if TYPE_CHECKING:
     from limo_nb.core.runs import Run
 
 
-@app.command()
+@app.command(cls=Continued)
 def run(
     profile: Profile = "mini",
     from_: Annotated[int | None, typer.Option("--from", help="First chapter.")] = None,
@@ -43,10 +45,10 @@ def run(
     )
     ran = sum(chapter.executed for chapter in done)
     seconds = time.monotonic() - started
-    plain(f"{ran} of {len(done)} chapters executed, the others unchanged, in {seconds:.0f} s")
+    say(f"{ran} of {len(done)} chapters executed, the others unchanged, in {seconds:.0f} s")
 
 
-@app.command()
+@app.command(cls=Continued)
 def render(
     profile: Profile = "mini",
     force: Annotated[bool, typer.Option(help="Also when nothing changed.")] = False,
@@ -66,7 +68,7 @@ def status(profile: Profile = "mini", override: Overrides = None) -> None:
 
     root = contents.find_root()
     made = Run(profile, parse_overrides(override))
-    plain(made.root)
+    say(made.root)
     console.print(_chapter_table(root, made.profile))
     console.print(_stage_table(made))
 
@@ -121,9 +123,12 @@ def results(
 
     evaluation = Run(profile, parse_overrides(override)).load("evaluation")
     rows = evaluation.json("table.json")
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
+    emit(rows, as_json, _results_shown(rows, evaluation.manifest))
+
+
+def _results_shown(
+    rows: list[dict[str, Any]], facts: Mapping[str, Any]
+) -> Iterator[Table | str]:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for head in ("model", "benchmark or group", "accuracy", "95 % interval"):
         table.add_column(head, no_wrap=True)
@@ -134,19 +139,16 @@ def results(
         counts = (str(row[name]) for name in ("items", "seeds"))
         answers = "/".join(str(row[name]) for name in ("right", "wrong", "unverifiable"))
         table.add_row(row["model"], row["group"], value, f"{low} to {high}", *counts, answers)
-    console.print(table)
-    facts = evaluation.manifest
-    plain(f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}")
+    yield table
+    yield f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}"
 
 
 @app.command()
 def doctor() -> None:
     """What this machine has, and which profiles it can run."""
-    from limo_nb.cli import checks as examination
+    from limo_nb.cli import checks
 
-    for part in ("machine", "software", "lab_models", "profile_findings"):
-        for row in getattr(examination, part)():
-            mark = "ok     " if row.ok else "MISSING"
-            plain(
-                f"{mark} {row.what}: {row.found}" + (f" → {row.remedy}" if row.remedy else "")
-            )
+    parts = (checks.machine, checks.software, checks.lab_models, checks.profile_findings)
+    for row in (row for part in parts for row in part()):
+        mark, remedy = "ok     " if row.ok else "MISSING", row.remedy and f" → {row.remedy}"
+        say(f"{mark} {row.what}: {row.found}{remedy}")

@@ -88,7 +88,7 @@ def software() -> list[Finding]:
         found = _version(name)
         rows.append(Finding(name, found or f"absent: {use}", True, "" if found else command))
     for name, (use, command) in PROGRAMS.items():
-        found = shutil.which(name)
+        found = shutil.which(name) or ""
         rows.append(Finding(name, found or f"absent: {use}", True, "" if found else command))
     return rows
 

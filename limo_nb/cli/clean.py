@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limo_nb.cli.base import Overrides, Profile, app, parse_overrides, plain
+from limo_nb.cli.base import Overrides, Profile, app, parse_overrides, say
 
 
 @app.command()
@@ -30,15 +30,15 @@ def clean(
     idle = [own for own in found if not own.busy]
     for own in found:
         why = f"{own.why}, in use: stays" if own.busy else own.why
-        plain(f"{_size(own.size)}  {own.path.relative_to(run.root)}  ({why})")
+        say(f"{_size(own.size)}  {own.path.relative_to(run.root)}  ({why})")
     total = _size(sum(own.size for own in idle)).strip()
     if not idle:
-        plain(f"nothing to remove in {run.root}")
+        say(f"nothing to remove in {run.root}")
     elif dry_run:
-        plain(f"{total} in {len(idle)} places of {run.root} would be removed")
+        say(f"{total} in {len(idle)} places of {run.root} would be removed")
     elif yes or typer.confirm(f"Remove these {total}?"):
         gone = [own for own in idle if remove(own)]
-        plain(f"removed {_size(sum(own.size for own in gone)).strip()} from {run.root}")
+        say(f"removed {_size(sum(own.size for own in gone)).strip()} from {run.root}")
 
 
 def _size(count: float) -> str:

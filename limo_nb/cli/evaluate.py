@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from sys import stderr
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from limo_nb.cli.base import (
     AsJson,
+    Continued,
+    MaxNewTokens,
+    Model,
+    Samples,
+    Seed,
+    Temperature,
+    TopP,
     app,
-    console,
-    plain,
+    emit,
 )
+from limo_nb.core.precision import Dtype
+from limo_nb.core.settings import EngineKind
 
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="lab:NAME, a folder, or a Hub id (ID@REVISION).")
-]
 Names = Annotated[
     list[str],
     typer.Option(
         "--benchmark", "-b", help="A benchmark, `paper` for its ten, or `aime25`; repeatable."
     ),
 ]
-Named = Annotated[str, typer.Option("--protocol", help="paper-v1, paper-v3 or greedy.")]
+ProtocolName = Literal["paper-v1", "paper-v3", "greedy"]  # of evaluation/protocols.yaml
 Out = Annotated[Path | None, typer.Option(help="Folder for runs; default runs/evaluate.")]
 
 
-@app.command()
+@app.command(cls=Continued)
 def evaluate(
     model: Model,
     benchmark: Names,
-    protocol: Named = "greedy",
+    protocol: Annotated[ProtocolName, typer.Option(help="How it is sampled.")] = "greedy",
     items: Annotated[int | None, typer.Option(min=1, help="At most so many each.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1)] = None,
-    temperature: Annotated[float | None, typer.Option(min=0)] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Root of all random numbers.")] = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
     system_prompt: Annotated[str | None, typer.Option(help="Default: LIMO's.")] = None,
     judge: Annotated[
         str | None, typer.Option(help="A model that judges where the paper has a judge.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="What makes completions.")] = "transformers",
+    engine: Annotated[EngineKind, typer.Option(help="Makes completions.")] = "transformers",
     batch_size: Annotated[int, typer.Option(min=1, help="The resumable unit.")] = 128,
     workers: Annotated[int, typer.Option(min=1, help="Processes (transformers).")] = 1,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16 or float32.")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Precision; auto: the faster.")] = "auto",
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,12 +64,12 @@ def evaluate(
     """
     from datasets import disable_progress_bars
 
-    from limo_nb.core.settings import SYSTEM_PROMPT
+    from limo_nb.core.settings import SYSTEM_PROMPT, EngineSettings
     from limo_nb.evaluation import scoring
     from limo_nb.evaluation.protocols import protocol as named
 
     disable_progress_bars()  # of files; the work has a line of its own
-    settings = _engine(kind=engine, batch_size=batch_size, workers=workers, dtype=dtype)
+    settings = EngineSettings(kind=engine, batch_size=batch_size, workers=workers, dtype=dtype)
     chosen = named(
         protocol, samples=samples, temperature=temperature, top_p=top_p,
         max_new_tokens=max_new_tokens, seed=seed,
@@ -77,26 +81,20 @@ def evaluate(
     with redirect_stdout(stderr):  # what libraries print must not be in the document
         found = scoring.score_model(request, out)
     rows = found.json("table.json")
-    if as_json:
-        document = {**found.manifest, "folder": str(found.path), "table": rows}
-        print(json.dumps(document, ensure_ascii=False, indent=1))
-        return
-    console.print(_scores(rows, f"{model}, {chosen.label}"))
-    _print_made(found.manifest)
-    _print_disagreements(rows, found.path)
-    plain(f"results: {found.path}")
+    document = {**found.manifest, "folder": str(found.path), "table": rows}
+    title = f"{model}, {chosen.label}"
+    emit(document, as_json, _evaluated_shown(rows, title, found.manifest, found.path))
 
 
-def _engine(**fields: Any) -> Any:
-    from pydantic import ValidationError
-
-    from limo_nb.core.settings import EngineSettings
-
-    try:
-        return EngineSettings(**fields)
-    except ValidationError as error:
-        lines = [f"--{e['loc'][0]}: {e['msg']}" for e in error.errors()]
-        raise ValueError("; ".join(lines).replace("--kind", "--engine")) from None
+def _evaluated_shown(
+    rows: list[dict[str, Any]], title: str, facts: Mapping[str, Any], folder: Path
+) -> Iterator[Table | str]:
+    yield _scores(rows, title)
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    kind, hardware = facts["engine"]["kind"], facts["hardware"]
+    yield f"engine {kind}; {versions}; {hardware}; {facts['seconds']:.0f} s"
+    yield from _disagreements(rows, folder)
+    yield f"results: {folder}"
 
 
 def _scores(rows: Iterable[Mapping[str, Any]], title: str) -> Table:
@@ -129,14 +127,14 @@ SEVERAL = {"pass_at_k": "pass@k (%)", "cons_at_k": "cons@k (%)"}  # of several s
 
 
 def _of_k(row: Mapping[str, Any], name: str) -> str:
-    """ "k = 4: 63.4 (58.1 to 68.0)", or nothing where numbers of samples differ."""
+    """As in "k = 4: 63.4 (58.1 to 68.0)"; nothing where numbers of samples differ."""
     from limo_nb.evaluation import told
 
     return f"k = {row['k']}: {told(row[name])}" if name in row else ""
 
 
 def _size(row: Mapping[str, Any]) -> str:
-    """ "30 × 16", or "70 × ≤ 16" where benchmarks had different numbers of samples."""
+    """As in "30 × 16"; "70 × ≤ 16" where benchmarks had different numbers of samples."""
     answers = row["right"] + row["wrong"] + row["unverifiable"]
     least = "" if answers == row["items"] * row["samples"] * row["seeds"] else "≤ "
     return f"{row['items']} × {least}{row['samples']}"
@@ -147,18 +145,12 @@ def _points(gap: float | None) -> str:
     return "nothing" if gap is None or gap > 1 else f"{100 * gap:.0f}"
 
 
-def _print_made(manifest: Mapping[str, Any]) -> None:
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    kind, hardware = manifest["engine"]["kind"], manifest["hardware"]
-    plain(f"engine {kind}; {versions}; {hardware}; {manifest['seconds']:.0f} s")
-
-
-def _print_disagreements(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
+def _disagreements(rows: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:
     """Where the answers are on which judge and rules disagree, a line per benchmark."""
     for row in rows:
         if len(row.get("disagreement_files", ())) == 1 and row["group"] not in BROAD:
             file = folder / row["disagreement_files"][0]
-            plain(f"{row['group']}: judge and rules disagree on {row['disagreements']}: {file}")
+            yield f"{row['group']}: judge and rules disagree on {row['disagreements']}: {file}"
 
 
 BROAD = ("in domain", "out of domain", "all")  # groups of several benchmarks
@@ -185,9 +177,13 @@ def compare(
 
     disable_progress_bars()
     rows = evaluation.compare(a, b)
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
+    emit(rows, as_json, _comparison_shown(rows))
+
+
+def _comparison_shown(rows: list[Any]) -> Iterator[Table]:
+    """A row for each benchmark or group: the first model against the second."""
+    from limo_nb import evaluation
+
     heads = (
         "benchmark", "difference (points)", "better / worse on", "items",
         "right / wrong / unverifiable", "p", "would show (points)",
@@ -201,7 +197,7 @@ def compare(
             _three_counts(row),
             f"{row['p']:.3f}", _points(row["detectable"]),
         )  # fmt: skip
-    console.print(table)
+    yield table
 
 
 @app.command()
@@ -210,19 +206,24 @@ def benchmarks(as_json: AsJson = False) -> None:
     from limo_nb.core.pins import locked
     from limo_nb.evaluation import benchmarks as known
 
+    facts, lock = known.benchmark_registry(), locked("benchmarks")
     rows = known.overview()
-    if as_json:
-        facts, lock = known.registry(), locked("benchmarks")
-        extra = ("defects", "sha256", "tolerance")
-        for row in rows:
-            row |= {key: facts[row["name"]].get(key) for key in extra}
-            row["locked"] = lock.get(row["name"])
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-        return
+    document = [
+        row
+        | {key: facts[row["name"]].get(key) for key in ("defects", "sha256", "tolerance")}
+        | {"locked": lock.get(row["name"])}
+        for row in rows
+    ]
+    emit(document, as_json, _benchmarks_shown(rows, facts))
+
+
+def _benchmarks_shown(
+    rows: list[dict[str, Any]], facts: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Table | str]:
     table = Table(*rows[0], title="Benchmarks", title_justify="left")
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
-    for name, entry in known.registry().items():
+    yield table
+    for name, entry in facts.items():
         for defect in entry.get("defects", []):
-            plain(f"{name}: {defect['found']}; {defect['done']}")
+            yield f"{name}: {defect['found']}; {defect['done']}"

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from limo_nb.cli.base import app, console, plain
+from limo_nb.cli.base import Continued, app, console, say
 
 lab_app = typer.Typer(no_args_is_help=True, help="The lab's models: make them, check them.")
 app.add_typer(lab_app, name="lab")
 
 
-@lab_app.command()
+@lab_app.command(cls=Continued)
 def pretrain(
     names: Annotated[list[str] | None, typer.Argument(help="Models; none: all.")] = None,
     work: Annotated[Path, typer.Option(help="Checkpoints and results.")] = Path("runs/lab"),
@@ -31,22 +31,21 @@ def pretrain(
             raise ValueError(f"no lab model {name!r}; there are {', '.join(known)}")
         console.rule(f"{name}: stands for {known[name].stands_for}", align="left")
         made = training.build(name, work, _log_row)
-        plain(f"{name}: {shipped.ship(name, work) if ship else made}")
+        say(f"{name}: {shipped.ship(name, work) if ship else made}")
 
 
 def _log_row(row: dict) -> None:
-    plain("  ".join(f"{name} {value}" for name, value in row.items()))
+    say("  ".join(f"{name} {value}" for name, value in row.items()))
 
 
 @lab_app.command()
 def verify() -> None:
     """Check the digests of the shipped lab models."""
-    from limo_nb.cli import checks as examination
+    from limo_nb.cli import checks
 
-    findings = examination.lab_models()
+    findings = checks.lab_models()
     for row in findings:
-        plain(
-            f"{row.what}: {row.found}" + ("" if row.ok else f", not as recorded → {row.remedy}")
-        )
+        remedy = "" if row.ok else f", not as recorded → {row.remedy}"
+        say(f"{row.what}: {row.found}{remedy}")
     if not all(row.ok for row in findings):
         raise typer.Exit(1)

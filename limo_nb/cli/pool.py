@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,22 @@ import typer
 
 from limo_nb.cli.base import (
     AsJson,
+    Continued,
+    MaxNewTokens,
+    Model,
     Overrides,
     Profile,
+    Samples,
+    Seed,
     SkipBroken,
+    Temperature,
+    TopP,
     app,
     check_written,
+    emit,
+    fact_lines,
     name_broken,
     parse_overrides,
-    plain,
 )
 from limo_nb.core.settings import Normalisation
 
@@ -28,19 +35,9 @@ Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
 
 
 def _tell(facts: dict[str, Any], broken: list[str] | None, as_json: bool) -> None:
-    """Print what a command did: one JSON document, or a line for each fact.
-
-    Rows that it left out are named on stderr.
-    """
+    """Print what a command did; rows that it left out are named on stderr."""
     name_broken(broken or [])
-    if as_json:
-        facts = facts | {"broken": broken or []}
-        print(json.dumps(facts, ensure_ascii=False, indent=1, default=str))
-        return
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{inner:,} × {key}" for key, inner in value.items()) or "none"
-        plain(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+    emit(facts | {"broken": broken or []}, as_json, fact_lines(facts))
 
 
 @app.command()
@@ -71,11 +68,7 @@ def decontaminate(
 ) -> None:
     """Keep the rows of FILE that repeat no benchmark item; report the others."""
     from limo_nb.core import records
-    from limo_nb.problems import (
-        cleaning,
-        sources,
-        text,
-    )
+    from limo_nb.problems import cleaning, reading, text
 
     started = time.monotonic()
     out = out or _beside(file, "clean", ".parquet" if file.suffix == ".parquet" else ".jsonl")
@@ -83,21 +76,22 @@ def decontaminate(
     check_written(
         file, ("--out", out, records.parts(file)), ("--report", report, records.WRITTEN)
     )
-    broken = [] if skip_broken else None
-    texts, exam = sources.read_texts(file, question, broken=broken), _exam(against)
-    sieved = cleaning.Sieved(texts, cleaning.nothing())
+    broken: list[str] | None = [] if skip_broken else None
+    texts = reading.read_texts(file, question, broken=broken)
+    items = _benchmark_items(against)
+    result = cleaning.Filtered.without(texts)
     if duplicates:
-        sieved = sieved.then(lambda left: cleaning.drop_duplicates(left, near))
-    sieved = sieved.then(
+        result = result.then(lambda left: cleaning.drop_duplicates(left, near))
+    result = result.then(
         lambda left: cleaning.decontaminate(
-            left, exam, ngram, characters, threshold, text.FORMS[normalisation]
+            left, items, ngram, characters, threshold, text.FORMS[normalisation]
         )
     )
-    kept = set(sieved.kept["row"][:])
+    kept = set(result.kept["row"][:])
     records.write_part(file, out, kept.__contains__, [] if skip_broken else None)
-    records.write(sieved.dropped, report)
-    facts = {"rows": len(texts), "kept": len(sieved.kept), "dropped": sieved.reasons()}
-    facts |= {"out": str(out), "report": str(report), "benchmark items": len(exam)}
+    records.write_records(result.dropped, report)
+    facts = {"rows": len(texts), "kept": len(result.kept), "dropped": result.reasons()}
+    facts |= {"out": str(out), "report": str(report), "benchmark items": len(items)}
     _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
 
 
@@ -116,7 +110,7 @@ def _fields(pairs: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def _exam(against: Sequence[str] | None) -> Any:
+def _benchmark_items(against: Sequence[str] | None) -> Any:
     """The items of the benchmarks and files in `against`, with id and question.
 
     A file's items are called STEM-ID. Raises ValueError where two items have one name,
@@ -125,12 +119,13 @@ def _exam(against: Sequence[str] | None) -> Any:
     from datasets import concatenate_datasets
 
     from limo_nb.evaluation import benchmarks
-    from limo_nb.problems import sources
+    from limo_nb.problems import read_texts
 
-    tables, owners = [], {}
+    tables: list[Any] = []
+    owners: dict[str, str] = {}
     for name in _sources(against or ["paper"]):
-        known = name in benchmarks.registry()
-        table = benchmarks.load(name) if known else sources.read_texts(Path(name), label=True)
+        known = name in benchmarks.benchmark_registry()
+        table = benchmarks.load_benchmark(name) if known else read_texts(Path(name), label=True)
         for item in table["id"][:]:
             if owners.setdefault(item, name) != name:
                 raise ValueError(
@@ -153,18 +148,18 @@ def _sources(against: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-@app.command()
+@app.command(cls=Continued)
 def sample(
     file: File,
-    model: Annotated[str, typer.Option(help="lab:NAME, a folder, or a Hub id.")],
+    model: Model,
     out: Out = None,
     store: Annotated[Path | None, typer.Option(help="Completions as they arrive.")] = None,
     profile: Profile = "mini",
-    samples: Annotated[int | None, typer.Option(min=1, help="A question.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0: greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all samples.")] = None,
+    samples: Samples = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    max_new_tokens: MaxNewTokens = None,
+    seed: Seed = None,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     override: Overrides = None,
     skip_broken: SkipBroken = False,
@@ -174,18 +169,10 @@ def sample(
 
     Engine, system prompt and what is not given here come from the profile (chains.sampling).
     """
-    from limo_nb.core import (
-        records,
-    )
-    from limo_nb.core import (
-        settings as profiles,
-    )
-    from limo_nb.inference import (
-        chat_prompt,
-        complete,
-        open_engine,
-    )
-    from limo_nb.problems import sources
+    from limo_nb.core import records
+    from limo_nb.core import settings as profiles
+    from limo_nb.inference import chat_prompt, complete, open_engine
+    from limo_nb.problems import read_texts
 
     started = time.monotonic()
     settings = profiles.load_profile(profile, parse_overrides(override))
@@ -197,13 +184,13 @@ def sample(
     out = out or _beside(file, "answers", ".jsonl")
     store = store or out.with_suffix(".sqlite")
     check_written(file, ("--out", out, records.WRITTEN), ("--store", store, ()))
-    broken = [] if skip_broken else None
-    texts = sources.read_texts(file, question, broken=broken).remove_columns("row")
+    broken: list[str] | None = [] if skip_broken else None
+    texts = read_texts(file, question, broken=broken).remove_columns("row")
     items = [(r["id"], chat_prompt(r["question"], settings.system_prompt)) for r in texts]
     with open_engine(settings.engine, model) as engine:
         answers = complete(engine, items, sampling, store, label=model)
     asked = {row["id"]: row for row in texts}
-    records.write(({**asked[row["id"]], **row, "model": model} for row in answers), out)
+    records.write_records(({**asked[row["id"]], **row, "model": model} for row in answers), out)
     facts = {"questions": len(texts), "completions": len(answers), "model": model}
     facts |= {"finished": sum(answers["finished"]), "tokens": sum(answers["tokens"])}
     facts |= {"sampling": sampling.model_dump(), "out": str(out), "store": str(store)}
@@ -229,16 +216,16 @@ def select(
 ) -> None:
     """Choose K questions of FILE, balanced over subject and level, unlike each other."""
     from limo_nb.core import records
-    from limo_nb.problems import sources
+    from limo_nb.problems import read_problems
     from limo_nb.selection import choice
 
     out = out or _beside(file, "selected", ".jsonl")
     check_written(file, ("--out", out, records.WRITTEN))
-    broken = [] if skip_broken else None
-    pool = sources.read_problems(file, fields=_fields(field), answered=False, broken=broken)
+    broken: list[str] | None = [] if skip_broken else None
+    pool = read_problems(file, fields=_fields(field), answered=False, broken=broken)
     vectors = choice.embed(pool["question"][:], embed) if embed else None
-    chosen = choice.balanced(pool, k, seed, vectors)
-    records.write(chosen, out)
+    chosen = choice.select(pool, k, seed, vectors)
+    records.write_records(chosen, out)
     facts: dict[str, Any] = {"rows": len(pool), "chosen": len(chosen), "seed": seed}
     facts["compared by"] = f"embeddings of {embed}" if embed else "TF-IDF"
     facts["cells before"] = round(choice.cells_in_effect(pool), 2)

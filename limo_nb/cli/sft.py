@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from limo_nb.cli.base import (
     AsJson,
+    Continued,
+    Model,
     Overrides,
     Profile,
     app,
-    console,
+    emit,
     parse_overrides,
-    plain,
+    tell,
 )
+from limo_nb.core.settings import OverLength
+from limo_nb.sft.planner import Offload
 
 if TYPE_CHECKING:
     from limo_nb.core.settings import SftSettings
-    from limo_nb.sft.planner import (
-        Offload,
-        Plan,
-        Setup,
-    )
+    from limo_nb.sft import Plan
 
 File = Annotated[
     Path, typer.Argument(help="Rows with question and solution: .jsonl, .json or .parquet.")
 ]
-Model = Annotated[str, typer.Option(help="A folder, lab:NAME, or a Hub id (ID@REVISION).")]
 Version = Annotated[
     str | None, typer.Option("--version", help="A version of the profile's settings.")
 ]
@@ -61,10 +59,6 @@ def _chatter(as_json: bool) -> Iterator[None]:
         yield
 
 
-def _told(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
-
-
 @app.command()
 def encode(
     file: File,
@@ -72,7 +66,7 @@ def encode(
     profile: Profile = "mini",
     system: System = None,
     max_tokens: Annotated[int | None, typer.Option(help="Else the profile's.")] = None,
-    over_length: Annotated[str | None, typer.Option(help="cut or drop.")] = None,
+    over_length: Annotated[OverLength | None, typer.Option(help="Rows over it.")] = None,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,33 +76,34 @@ def encode(
 
     settings, prompt = _settings(profile, override, None)
     limit, how = max_tokens or settings.max_tokens, over_length or settings.over_length
-    if how not in ("cut", "drop"):
-        raise ValueError(f"--over-length {how!r} is neither cut nor drop")
     prompt = prompt if system is None else system
     rows, places = encoding.read_rows(file)
-    tokenizer = load_tokenizer(model)
-    encoded = encoding.encode(rows, tokenizer, prompt, limit, how, places)
+    encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places)
     if encoded.over:
-        _told(encoding.over_length_report(encoded, limit))
+        tell(encoding.over_length_report(encoded, limit))
     gone = set(encoded.dropped)
     numbers = [number for number in range(len(rows)) if number not in gone]
-    made = [
+    made: list[dict[str, Any]] = [
         {"row": number, "id": rows[number].get("id"), "ids": row.ids, "labels": row.labels}
         for number, row in zip(numbers, encoded.rows, strict=True)
     ]
-    if not as_json:
-        for row in made:
-            learnt = sum(label != encoding.IGNORED for label in row["labels"])
-            plain(f"row {row['row']}: {len(row['ids'])} tokens, {learnt} with loss")
-            plain(f"  ids    {row['ids']}\n  labels {row['labels']}")
-        return
-    facts = {"model": model, "system": prompt or DEFAULT_SYSTEM, "max_tokens": limit}
-    long = [asdict(row) for row in encoded.over]
-    document = {**facts, "rows": made, "over_length": long, "dropped": encoded.dropped}
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    document = {
+        "model": model, "system": prompt or DEFAULT_SYSTEM, "max_tokens": limit, "rows": made,
+        "over_length": [asdict(row) for row in encoded.over], "dropped": encoded.dropped,
+    }  # fmt: skip
+    emit(document, as_json, _encoded_shown(made))
 
 
-@app.command()
+def _encoded_shown(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    from limo_nb.sft import IGNORED
+
+    for row in rows:
+        learnt = sum(label != IGNORED for label in row["labels"])
+        yield f"row {row['row']}: {len(row['ids'])} tokens, {learnt} with loss"
+        yield f"  ids    {row['ids']}\n  labels {row['labels']}"
+
+
+@app.command(cls=Continued)
 def sft(
     file: File,
     model: Model,
@@ -144,17 +139,16 @@ def sft(
             room.rank_share(settings, settings.ranks)
             job = room.prepare(task)
             found = {"folder": str(folder), "key": job.key, "ranks": settings.ranks}
+            lines = [
+                f"{folder} is ready for {settings.ranks} ranks: see `limo-nb launch --print`"
+            ]
         else:
             made = room.fine_tune_many([task])[0]
             found = {"model": str(made), **json.loads((folder / "done.json").read_text())}
-    if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
-    elif prepare:
-        plain(f"{folder} is ready for {settings.ranks} ranks: see `limo-nb launch --print`")
-    else:
-        plain(f"the model is in {found['model']}")
-        if settings.keep_epochs:
-            plain(f"it is the last epoch's; each epoch's is in {folder / 'epochs'}")
+            lines = [f"the model is in {made}"]
+            if settings.keep_epochs:
+                lines += [f"it is the last epoch's; each epoch's is in {folder / 'epochs'}"]
+    emit(found, as_json, lines)
 
 
 @app.command()
@@ -182,19 +176,17 @@ def launch(
     names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
     machines = cluster.Cluster.of(settings.ranks, nodes, names, port)
     texts = cluster.launch_scripts(folder.absolute(), machines)
-    if as_json:
-        sys.stdout.write(json.dumps({"ranks": machines.ranks, "files": texts}) + "\n")
-        return
-    _told(
-        f"{len(machines.hosts)} machines with {machines.ranks_a_host} ranks each; "
-        f"{settings.batch_size} rows a step, {share} on each rank"
-    )
-    for name, text in texts.items():
-        if print_:
-            plain(f"# ---- {name}\n{text}")
-        else:
+    if not as_json:
+        tell(
+            f"{len(machines.hosts)} machines with {machines.ranks_a_host} ranks each; "
+            f"{settings.batch_size} rows a step, {share} on each rank"
+        )
+    lines = [f"# ---- {name}\n{text}" for name, text in texts.items()]
+    if not (print_ or as_json):
+        for name, text in texts.items():
             write_atomic(folder / name, text)
-            plain(f"written: {folder / name}")
+        lines = [f"written: {folder / name}" for name in texts]
+    emit({"ranks": machines.ranks, "files": texts}, as_json, lines)
 
 
 @app.command()
@@ -204,7 +196,7 @@ def plan(
     gpu_memory: Annotated[float, typer.Option(help="GB of one GPU.")] = 80.0,
     zero: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage.")] = 3,
     tokens: Annotated[int | None, typer.Option(min=8, help="Limit of a row.")] = None,
-    offload: Annotated[str, typer.Option(help="none, optimizer or all.")] = "none",
+    offload: Annotated[Offload, typer.Option(help="To host memory.")] = "none",
     packing: Annotated[bool, typer.Option(help="Rows of a pass in one sequence.")] = False,
     liger: Annotated[bool, typer.Option(help="Fused loss, no whole logits.")] = False,
     checkpointing: Annotated[bool, typer.Option(help="Layers are computed again.")] = True,
@@ -221,27 +213,18 @@ def plan(
     """Memory by part, host memory, time and GPU-hours of a run, before it is started."""
     from limo_nb.sft import planner
 
-    if offload not in ("none", "optimizer", "all"):
-        raise ValueError(f"--offload {offload!r} is none of none, optimizer, all")
     settings, _ = _settings(profile, override, version)
     count = rows or _profile_rows(profile, override)
     setup = planner.setup_of(
         settings, model, gpus, gpu_memory, count, tokens=tokens or settings.max_tokens,
-        zero=zero, offload=_offload(offload), checkpointing=checkpointing, liger=liger,
+        zero=zero, offload=offload, checkpointing=checkpointing, liger=liger,
         packing=packing, gpus_per_node=gpus_per_node, mean_tokens=mean_tokens, tflops=tflops,
         mfu=mfu,
     )  # fmt: skip
     plans = planner.alternatives(setup)
-    if as_json:
-        others = [other.row() for other in plans[1:]]
-        document = {**plans[0].row(), "note": planner.UNMEASURED, "alternatives": others}
-        sys.stdout.write(json.dumps(document) + "\n")
-        return
-    _show_plans(setup, plans)
-
-
-def _offload(value: str) -> Offload:
-    return {"none": "none", "optimizer": "optimizer", "all": "all"}[value]
+    others = [other.row() for other in plans[1:]]
+    document = {**plans[0].row(), "note": planner.UNMEASURED, "alternatives": others}
+    emit(document, as_json, _plans_shown(plans))
 
 
 def _profile_rows(profile: str, override: list[str] | None) -> int:
@@ -250,11 +233,12 @@ def _profile_rows(profile: str, override: list[str] | None) -> int:
     return profiles.load_profile(profile, parse_overrides(override)).chains.rows
 
 
-def _show_plans(setup: Setup, plans: list[Plan]) -> None:
+def _plans_shown(plans: list[Plan]) -> Iterator[Table | str]:
     from limo_nb.book import sft_report
     from limo_nb.sft import planner
 
-    plain(
+    setup = plans[0].setup
+    yield (
         f"{setup.model}: {setup.shape.parameters / 1e9:.2f} billion parameters, rows of up to "
         f"{setup.tokens:,} tokens, {setup.batch_size} a step, {setup.rows} rows, "
         f"{setup.epochs} epochs, {plans[0].steps} steps"
@@ -266,8 +250,8 @@ def _show_plans(setup: Setup, plans: list[Plan]) -> None:
     table.columns[0].no_wrap = True
     for part in shown[0]:
         table.add_row(part, *(_cell(row[part]) for row in shown))
-    console.print(table)
-    plain(
+    yield table
+    yield (
         f"time at {setup.mfu:.0%} of {setup.tflops:g} TFLOP/s, a stated share; "
         + planner.UNMEASURED
     )

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from limo_nb.core import files
 from limo_nb.core.precision import settle
-from limo_nb.lab.reading import chunk_rng, pages
+from limo_nb.lab.reading import chunk_pages, chunk_rng
 from limo_nb.lab.recipe import Phase, PhaseName, Recipe, recipes
 from limo_nb.lab.tokenizer import make_tokenizer
 
@@ -38,7 +38,7 @@ Row = tuple[list[int], list[int]]  # ids and labels of a document
 Batch = tuple[torch.Tensor, torch.Tensor]  # the same of several, (rows, longest row)
 
 
-class LogRow(TypedDict):
+class ChunkRow(TypedDict):
     """What is known after a chunk; tokens are those read so far, the loss is a mean."""
 
     tokens: int
@@ -76,7 +76,7 @@ def chunk(
     Rows are single documents, right-padded, so that a causal mask suffices.
     """
     rng = chunk_rng(seed, index)
-    documents = [document for _, (_, document) in pages(rng, phase, max_steps)]
+    documents = [document for _, (_, document) in chunk_pages(rng, phase, max_steps)]
     spans = [span for document in documents for span in document.spans]
     encoded = iter(tokenizer([text for text, _ in spans])["input_ids"])
     pad = tokenizer.pad_token_id
@@ -152,7 +152,7 @@ class Training:
     def run(
         self,
         state_file: Path,
-        log: Callable[[LogRow], None],
+        log: Callable[[ChunkRow], None],
         max_tokens: int | None = None,
     ) -> None:
         """Read the phase's tokens, or `max_tokens` on the same schedule, a chunk at a time.
@@ -325,7 +325,7 @@ def _run_phase(
     _rewind(journal, which, state_file)
     with journal.open("a") as lines:
 
-        def note(found: LogRow) -> None:
+        def note(found: ChunkRow) -> None:
             row = {"phase": which, **found}
             lines.write(json.dumps(row) + "\n")
             lines.flush()

@@ -35,11 +35,13 @@ def page(rng: random.Random, kind: str, steps: int) -> Page:
         return problem, texts.chat_page(rng, problem, texts.terse(problem))
     if kind == "worked_chat":
         manner = texts.draw_reasoner_manner(rng)
-        return problem, texts.chat_page(rng, problem, texts.solve(rng, problem, manner))
+        return problem, texts.chat_page(
+            rng, problem, texts.worked_solution(rng, problem, manner)
+        )
     raise ValueError(f"unknown kind of page: {kind}")
 
 
-def pages(rng: random.Random, phase: Phase, max_steps: int) -> list[tuple[str, Page]]:
+def chunk_pages(rng: random.Random, phase: Phase, max_steps: int) -> list[tuple[str, Page]]:
     """The pages of one chunk with their kinds, in the order in which they are drawn."""
     kinds, shares = zip(*phase.pages.items(), strict=True)
     return [
@@ -68,6 +70,6 @@ def _drawn_again(name: str, which: PhaseName) -> Iterator[tuple[str, LabProblem]
     lines = (shipped.model_path(name) / "log.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["phase"] == which]
     for index, row in enumerate(rows):
-        for kind, (problem, _) in pages(chunk_rng(seed, index), phase, row["max_steps"]):
+        for kind, (problem, _) in chunk_pages(chunk_rng(seed, index), phase, row["max_steps"]):
             if problem is not None:
                 yield kind, problem

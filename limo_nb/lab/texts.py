@@ -73,7 +73,7 @@ def _wrong(rng: random.Random, problem: LabProblem, step: Step) -> str:
     return step.value
 
 
-def solve(rng: random.Random, problem: LabProblem, manner: Manner = PLAIN) -> str:
+def worked_solution(rng: random.Random, problem: LabProblem, manner: Manner = PLAIN) -> str:
     """A worked solution of `problem` that ends in its boxed answer."""
     lines = []
     for step in problem.steps:
@@ -161,7 +161,9 @@ def _wrapped(
 
 def worked_page(rng: random.Random, problem: LabProblem) -> Document:
     """A textbook page: the problem and its solution, step by step."""
-    return _wrapped(rng, WORKED, problem.question, solve(rng, problem, draw_manner(rng)))
+    return _wrapped(
+        rng, WORKED, problem.question, worked_solution(rng, problem, draw_manner(rng))
+    )
 
 
 def drill_page(rng: random.Random, problem: LabProblem) -> Document:

@@ -10,11 +10,6 @@ from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
 
 
-def settled(settings: SftSettings) -> SftSettings:
-    """`settings` with the precision that "auto" stands for on this machine."""
-    return settings.model_copy(update={"dtype": settle(settings.dtype).dtype})
-
-
 def attention_kernel(settings: SftSettings) -> str:
     """The attention that "auto" stands for: FlashAttention 2, SDPA, or plain on a CPU."""
     return _attention(settings)[0]
@@ -45,14 +40,19 @@ def packs_rows(settings: SftSettings) -> bool:
     return settings.packing
 
 
-def choices(settings: SftSettings) -> str:
-    """One line: what "auto" stands for on this machine, and why."""
-    kernel, why = _attention(settings)
+def choices(settings: SftSettings, why: str = "") -> str:
+    """One line: what "auto" stands for on this machine, and why.
+
+    `why` is the reason for a precision that was settled before.
+    """
+    kernel, reason = _attention(settings)
     packed = "packed" if packs_rows(settings) else "padded, sorted by length"
     said = "as the profile says" if settings.packing != "auto" else f"attention is {kernel}"
+    precision = settle(settings.dtype)
     zero = f"ZeRO stage {settings.zero_stage}" + (", offload to CPU" * settings.offload)
     return (
-        f"{zero}; precision: {settle(settings.dtype)}; attention: {kernel} ({why}); "
+        f"{zero}; precision: {precision.dtype} ({why or precision.why}); "
+        f"attention: {kernel} ({reason}); "
         f"rows: {packed} ({said}); "
         f"gradient checkpointing: {'on' if settings.gradient_checkpointing else 'off'}; "
         f"Liger kernels: {'on' if settings.liger else 'off'}"

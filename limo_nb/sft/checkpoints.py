@@ -33,7 +33,7 @@ def mark_complete(checkpoint: Path, key: str, ranks: int) -> None:
     write_json(checkpoint / MARKER, {"key": key, "ranks": ranks})
 
 
-def complete(folder: Path) -> dict[Path, Mark]:
+def complete_checkpoints(folder: Path) -> dict[Path, Mark]:
     """The complete checkpoints of the run in `folder`, oldest first, with their marks."""
     found = (folder / FOLDER).glob(f"checkpoint-*/{MARKER}")
     ordered = sorted(found, key=lambda marker: int(marker.parent.name.split("-")[1]))
@@ -47,7 +47,7 @@ def resume_point(folder: Path, key: str, ranks: int) -> str | None:
     Raises CheckpointRefused for checkpoints of another run or number of ranks.
     """
     last = None
-    for checkpoint, said in complete(folder).items():
+    for checkpoint, said in complete_checkpoints(folder).items():
         if said["key"] != key:
             raise CheckpointRefused(
                 f"{checkpoint} is of another run ({said['key']}, this one is {key}): name "
@@ -66,7 +66,7 @@ def resume_point(folder: Path, key: str, ranks: int) -> str | None:
 
 def remove_incomplete(folder: Path) -> None:
     """Delete the checkpoints that a killed run left without a marker."""
-    kept = complete(folder)
+    kept = complete_checkpoints(folder)
     for checkpoint in (folder / FOLDER).glob("checkpoint-*"):
         if checkpoint not in kept:
             shutil.rmtree(checkpoint)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from limo_nb.core.files import write_atomic, write_json
+from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import exact_name, load_tokenizer, model_digest
-from limo_nb.sft.checkpoints import CheckpointRefused, complete
+from limo_nb.sft.checkpoints import CheckpointRefused, complete_checkpoints
 from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class TrainingJob:
     system_prompt: str
     key: str
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    why: str = ""  # the precision was chosen; empty where it was asked for
 
     def save(self, folder: Path) -> None:
         """Write `job.json`."""
@@ -72,26 +74,33 @@ class LogRow(TypedDict):
     memory_gib: float  # the peak of this rank
 
 
-def prepare(task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> TrainingJob:
+def prepare(
+    task: Task, checkpoint_seconds: float = CHECKPOINT_SECONDS, here: bool = False
+) -> TrainingJob:
     """Write `rows.jsonl` and `job.json`, from which ranks on any machine can start.
 
-    Raises CheckpointRefused where the folder belongs to another run, and ValueError for
-    rows that cannot be trained on.
+    Where they start `here`, what "auto" is on this machine belongs to the run and to its
+    key; else the ranks settle it. Raises CheckpointRefused where the folder belongs to
+    another run, and ValueError for rows that cannot be trained on.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
     missing = set(COLUMNS) - set(task.rows.column_names)
     if missing:
         raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}")
+    settings, why = task.settings, ""
+    if here and settings.dtype == "auto":
+        precision = settle("auto")
+        settings, why = settings.model_copy(update={"dtype": precision.dtype}), precision.why
     rows = [{name: row[name] for name in COLUMNS} for row in task.rows]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     facts = [
-        text, model_digest(task.model), task.settings.model_dump(exclude=ELSEWHERE), task.seed,
+        text, model_digest(task.model), settings.model_dump(exclude=ELSEWHERE), task.seed,
         task.system_prompt,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     job = TrainingJob(
-        exact_name(task.model), task.settings, task.seed, task.system_prompt, key,
-        checkpoint_seconds,
+        exact_name(task.model), settings, task.seed, task.system_prompt, key,
+        checkpoint_seconds, why,
     )  # fmt: skip
     _refuse_another(task.folder, job)
     if not is_done(task.folder, key):
@@ -118,7 +127,7 @@ def read_log(path: Path) -> list[LogRow]:
 def _refuse_another(folder: Path, job: TrainingJob) -> None:
     """Raise where `folder` has the checkpoints or the model of another run."""
     done = folder / "done.json"
-    held = {said["key"] for said in complete(folder).values()}
+    held = {said["key"] for said in complete_checkpoints(folder).values()}
     held |= {json.loads(done.read_text())["key"]} if done.exists() else set()
     if not held - {job.key}:
         return

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from limo_nb.core.machine import ONE_THREAD, cores
 from limo_nb.core.progress import LiveLine
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import ALLOCATOR
-from limo_nb.sft.auto import check_liger, choices, settled
+from limo_nb.sft.auto import check_liger, choices
 from limo_nb.sft.job import (
     CHECKPOINT_SECONDS,
     LogRow,
@@ -80,9 +79,7 @@ def fine_tune_many(
     for task in tasks:
         rank_share(task.settings, task.settings.ranks)  # what ranks cannot share fails here
         check_liger(task.settings)
-    # The ranks run here: what "auto" is here belongs to the run, and to its key.
-    tasks = [replace(task, settings=settled(task.settings)) for task in tasks]
-    jobs = [prepare(task, checkpoint_seconds) for task in tasks]
+    jobs = [prepare(task, checkpoint_seconds, here=True) for task in tasks]
     waiting = []
     for task, job in zip(tasks, jobs, strict=True):
         if is_done(task.folder, job.key):
@@ -104,7 +101,7 @@ def fine_tune_here(
 ) -> Path:
     """The same Trainer in this process, one rank, without DeepSpeed: for small models."""
     check_liger(settings)
-    job = prepare(Task(rows, model, settled(settings), seed, system_prompt, folder))
+    job = prepare(Task(rows, model, settings, seed, system_prompt, folder), here=True)
     if is_done(folder, job.key):
         print(f"{folder}: unchanged, {_summary(folder)}")
         return folder / "model"
@@ -146,7 +143,7 @@ def _free_port() -> int:
 def _launch(runs: Sequence[tuple[Path, TrainingJob]]) -> None:
     """Run the ranks in a process group of their own until all folders are done."""
     folders = [folder for folder, _ in runs]
-    for said in dict.fromkeys(choices(job.settings) for _, job in runs):
+    for said in dict.fromkeys(choices(job.settings, job.why) for _, job in runs):
         print(said)
     extra, command = launch_command(folders, runs[0][1].settings.ranks)
     print("In a terminal:", _typed(extra, command, folders), flush=True)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,8 +36,7 @@ def run_job(folder: Path, ranks: int = 1, show: Callable[[LogRow], None] | None 
     if is_done(folder, job.key):
         return
     point = checkpoints.resume_point(folder, job.key, ranks)  # before a model is loaded
-    # What was prepared for other machines may say "auto".
-    job = replace(job, settings=settled_by_all(job.settings))
+    job = settled_by_all(job)
     trainer = make_trainer(job, folder, ranks, show)
     model = cast(PreTrainedModel, trainer.model)
     if trainer.is_world_process_zero():
@@ -76,7 +74,7 @@ def _finish(
         "first_loss": log[0]["loss"],
         "loss": log[-1]["loss"],
         "peak_memory_gib": round(memory_gib(), 3),  # of one rank
-        "choices": choices(job.settings),
+        "choices": choices(job.settings, job.why),
         **provenance(),
     }
     if job.settings.keep_epochs:

@@ -10,7 +10,7 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from transformers import (
 
 from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.machine import peak_memory_gib
+from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import load_model, load_tokenizer
 from limo_nb.sft import checkpoints, epochs
-from limo_nb.sft.auto import attention_kernel, check_liger, packs_rows, settled
+from limo_nb.sft.auto import attention_kernel, check_liger, packs_rows
 from limo_nb.sft.batches import (
     EMPTY,
     PackedRows,
@@ -258,12 +259,18 @@ class Recorder(TrainerCallback):
         self.saved = time.monotonic()
 
 
-def settled_by_all(settings: SftSettings) -> SftSettings:
-    """`settled` by rank 0: clocks differ, and all ranks must compute alike."""
-    if settings.dtype != "auto":
-        return settings
-    half = _agreed(settled(settings).dtype == "bfloat16")
-    return settings.model_copy(update={"dtype": "bfloat16" if half else "float32"})
+def settled_by_all(job: TrainingJob) -> TrainingJob:
+    """`job` in the precision that rank 0 finds: clocks differ, and all must compute alike.
+
+    What was prepared for other machines may say "auto".
+    """
+    if job.settings.dtype != "auto":
+        return job
+    found = settle("auto")
+    dtype = "bfloat16" if _agreed(found.dtype == "bfloat16") else "float32"
+    return replace(
+        job, settings=job.settings.model_copy(update={"dtype": dtype}), why=found.why
+    )
 
 
 def _agreed(value: bool) -> bool:
