@@ -169,9 +169,9 @@ def sample(
 
     Engine, system prompt and what is not given here come from the profile (chains.sampling).
     """
+    from limo_nb import inference
     from limo_nb.core import records
     from limo_nb.core import settings as profiles
-    from limo_nb.inference import chat_prompt, complete, open_engine
     from limo_nb.problems import read_texts
 
     started = time.monotonic()
@@ -186,11 +186,11 @@ def sample(
     check_written(file, ("--out", out, records.WRITTEN), ("--store", store, ()))
     broken: list[str] | None = [] if skip_broken else None
     texts = read_texts(file, question, broken=broken).remove_columns("row")
-    items = [(r["id"], chat_prompt(r["question"], settings.system_prompt)) for r in texts]
-    with open_engine(settings.engine, model) as engine:
-        answers = complete(engine, items, sampling, store, label=model)
-    asked = {row["id"]: row for row in texts}
-    records.write_records(({**asked[row["id"]], **row, "model": model} for row in answers), out)
+    answers = inference.sample(
+        texts, model, sampling=sampling, system_prompt=settings.system_prompt,
+        engine=settings.engine, store=store,
+    )  # fmt: skip
+    records.write_records(answers, out)
     facts = {"questions": len(texts), "completions": len(answers), "model": model}
     facts |= {"finished": sum(answers["finished"]), "tokens": sum(answers["tokens"])}
     facts |= {"sampling": sampling.model_dump(), "out": str(out), "store": str(store)}
