@@ -96,6 +96,25 @@ def test_key_follows_profile_overrides_data_and_earlier_chapters(
     assert empty != now()
 
 
+def test_comments_docstrings_and_the_runner_itself_are_no_part_of_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "PACKAGE", tmp_path)
+    (tmp_path / "book").mkdir()
+    code, data = tmp_path / "book" / "plots.py", tmp_path / "book" / "chain.css"
+    code.write_text('"""What."""\n\nsize = 3  # why\n')
+    data.write_text("a {}")
+    first = keys.package_digest()
+    code.write_text("size = 3\n")
+    (tmp_path / "README.md").touch()
+    (tmp_path / "book" / "run.py").write_text("other = 1\n")
+    assert keys.package_digest() == first
+    for path, text in ((data, "b {}"), (code, "size = 4\n")):
+        path.write_text(text)
+        assert keys.package_digest() != first
+        first = keys.package_digest()
+
+
 def test_failure_names_chapter_cell_reason_and_command(toy: Path) -> None:
     edit(toy / "book" / "text" / "02-second.md", "time.sleep", "time.slip")
     pairs.sync(toy)

@@ -7,7 +7,6 @@ A chapter is a notebook of `_toc.yml` whose name starts with its number. Its exe
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Any
 import nbformat
 import yaml
 from nbformat import NotebookNode
+
+from limo_nb.core.runs import book_root, runs_root
 
 NUMBERED = re.compile(r"(\d\d)-[\w-]+")
 
@@ -31,14 +32,15 @@ class Chapter:
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The folder with `_toc.yml` at or above `start` (the current folder)."""
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").exists():
-            return folder
-    raise FileNotFoundError(
-        f"no _toc.yml in {here} or above: run this inside the book's folder"
-    )
+    """The folder with `_toc.yml` at or above `start` (the current folder).
+
+    Raises FileNotFoundError where there is none.
+    """
+    root = book_root(start)
+    if root is None:
+        here = start or Path.cwd()
+        raise FileNotFoundError(f"no _toc.yml in {here} or above: work in the book's folder")
+    return root
 
 
 def toc_files(root: Path) -> list[str]:
@@ -65,14 +67,9 @@ def chapters(root: Path) -> list[Chapter]:
     return found
 
 
-def runs_of(root: Path) -> Path:
-    """Where the book at `root` keeps its runs: `LIMO_NB_RUNS` or `runs/`, absolute."""
-    return Path(os.environ.get("LIMO_NB_RUNS") or root / "runs").resolve()
-
-
 def executed_path(root: Path, profile: str, chapter: Chapter) -> Path:
     """Where the executed notebook of `chapter` lies."""
-    return runs_of(root) / profile / "book" / f"{chapter.name}.ipynb"
+    return runs_root(root) / profile / "book" / f"{chapter.name}.ipynb"
 
 
 def read_notebook(path: Path) -> NotebookNode:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 from rich.console import Console
 
@@ -27,13 +26,13 @@ from limo_nb.book.contents import (
     find_root,
     read_notebook,
     run_record,
-    runs_of,
 )
 from limo_nb.book.display import Display
 from limo_nb.book.keys import chapter_keys
 from limo_nb.book.notebooks import run_notebook
-from limo_nb.core.files import write_atomic
+from limo_nb.core.files import if_free, write_atomic
 from limo_nb.core.machine import ONE_THREAD, provenance
+from limo_nb.core.runs import runs_root
 from limo_nb.core.settings import load_profile
 
 
@@ -75,7 +74,7 @@ def run_chapters(
     chosen = _chosen(every, from_, until, only)
     wanted = chapter_keys(every[: every.index(chosen[-1]) + 1], settings)
     parameters = {"profile": profile, "overrides": dict(overrides or {})}
-    home = runs_of(root) / settings.name / "book"
+    home = runs_root(root) / settings.name / "book"
     home.mkdir(parents=True, exist_ok=True)
     done = []
     with _alone(home), _environment(root), Display(console or Console()) as display:
@@ -158,13 +157,11 @@ def _failure(chapter: Chapter, error: Exception, facts: Mapping[str, Any], faile
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Hold this profile's lock; the system releases it whatever ends this process."""
-    try:
-        lock = FileLock(home / ".lock").acquire(blocking=False)
-    except Timeout:
-        raise BlockingIOError(
-            f"another `limo-nb run` is working in {home}: wait for it or end it"
-        ) from None
-    with lock:
+    with if_free(home / ".lock") as free:
+        if not free:
+            raise BlockingIOError(
+                f"another `limo-nb run` is working in {home}: wait for it or end it"
+            )
         yield
 
 
@@ -178,7 +175,7 @@ def _environment(root: Path) -> Iterator[None]:
     names = {
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
         "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
-        "LIMO_NB_RUNS": str(runs_of(root)),
+        "LIMO_NB_RUNS": str(runs_root(root)),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         # Threads that wait must sleep: the workers of a chapter are processes beside it.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", ONE_THREAD["OMP_WAIT_POLICY"]),

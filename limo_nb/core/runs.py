@@ -58,15 +58,16 @@ class Artifact:
         return json.loads((self.path / name).read_text())
 
 
-def runs_root() -> Path:
-    """`LIMO_NB_RUNS`, or `runs/` beside the `_toc.yml` above the current folder."""
-    if os.environ.get("LIMO_NB_RUNS"):
-        return Path(os.environ["LIMO_NB_RUNS"]).resolve()
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").exists():
-            return folder / "runs"
-    return here / "runs"
+def book_root(start: Path | None = None) -> Path | None:
+    """The folder with `_toc.yml` at or above `start` (the current folder)."""
+    here = (start or Path.cwd()).resolve()
+    return next((own for own in (here, *here.parents) if (own / "_toc.yml").exists()), None)
+
+
+def runs_root(root: Path | None = None) -> Path:
+    """`LIMO_NB_RUNS`, or `runs/` in the book's `root` (that above the current folder)."""
+    beside = root or book_root() or Path.cwd()
+    return Path(os.environ.get("LIMO_NB_RUNS") or beside / "runs").resolve()
 
 
 class Run:

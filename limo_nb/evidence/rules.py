@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from limo_nb.book.contents import find_root
 from limo_nb.core.paper import reported
 from limo_nb.core.settings import Frozen
 from limo_nb.evaluation import benchmark_registry
@@ -117,14 +118,7 @@ class Claim(Frozen):
 
 def ledger_path() -> Path:
     """`book/claims.yml` of the book at or above the current folder."""
-    here = Path.cwd().resolve()
-    for folder in (here, *here.parents):
-        if (folder / "_toc.yml").exists():
-            return folder / "book" / "claims.yml"
-    raise FileNotFoundError(
-        f"no _toc.yml in {here} or above: open the chapter inside the book's folder, "
-        "which holds book/claims.yml"
-    )
+    return find_root() / "book" / "claims.yml"
 
 
 def load_ledger(path: Path | None = None) -> list[Claim]:
