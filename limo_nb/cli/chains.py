@@ -43,11 +43,11 @@ def score(
 
     check_written(Path(file), ("--out", out, records.WRITTEN))
     broken: list[str] = []
-    read = formats.read(file, broken if skip_broken else None)
+    read = formats.read_rows(file, broken if skip_broken else None)
     ruler = scoring.Scale.default() if scale == "limo" else scoring.Scale.of(
         row["solution"] for row in read
     )  # fmt: skip
-    scored = choice.graded(read, bands, within, ruler, _counter(tokenizer))
+    scored = choice.score_rows(read, bands, within, ruler, _counter(tokenizer))
     name_broken(broken)
     if out:
         records.write_records(map(_joined, read, scored), out)
@@ -123,10 +123,10 @@ def convert(
 
     check_written(Path(file), ("OUT", out, (".json", *records.WRITTEN)))
     broken: list[str] = []
-    read = formats.read(file, broken if skip_broken else None)
+    read = formats.read_rows(file, broken if skip_broken else None)
     if register:
-        formats.entry(to, out)  # fails before a file is written
-    formats.write(formats.convert(read, to, system), out)
+        formats.llama_factory_entry(to, out)  # fails before a file is written
+    formats.write_rows(formats.convert(read, to, system), out)
     info = formats.dataset_info(out, to, register) if register else None
     name_broken(broken)
     report = {"file": str(out), "format": to, "rows": len(read), "broken": broken,

@@ -24,11 +24,11 @@ from limo_nb.cli.base import (
     parse_overrides,
     tell,
 )
-from limo_nb.core.settings import OverLength
+from limo_nb.core import settings
+from limo_nb.core.settings import OverLength, SftSettings
 from limo_nb.sft.planner import Offload
 
 if TYPE_CHECKING:
-    from limo_nb.core.settings import SftSettings
     from limo_nb.sft import Plan
 
 File = Annotated[
@@ -43,13 +43,11 @@ System = Annotated[
 
 
 def _settings(
-    profile: str, override: list[str] | None, version: str | None
-) -> tuple[SftSettings, str]:
-    """(settings of fine-tuning, system prompt) of a profile."""
-    from limo_nb.core import settings as profiles
-
-    whole = profiles.load_profile(profile, parse_overrides(override))
-    return (whole.sft.version(version) if version else whole.sft), whole.system_prompt
+    profile: str, override: list[str] | None, version: str | None = None
+) -> tuple[SftSettings, settings.Profile]:
+    """(settings of fine-tuning, the whole profile)."""
+    whole = settings.load_profile(profile, parse_overrides(override))
+    return (whole.sft.version(version) if version else whole.sft), whole
 
 
 @contextmanager
@@ -74,9 +72,9 @@ def encode(
     from limo_nb.inference import DEFAULT_SYSTEM, load_tokenizer
     from limo_nb.sft import encoding
 
-    settings, prompt = _settings(profile, override, None)
-    limit, how = max_tokens or settings.max_tokens, over_length or settings.over_length
-    prompt = prompt if system is None else system
+    own, whole = _settings(profile, override)
+    limit, how = max_tokens or own.max_tokens, over_length or own.over_length
+    prompt = whole.system_prompt if system is None else system
     rows, places = encoding.read_rows(file)
     encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places)
     if encoded.over:
@@ -126,27 +124,25 @@ def sft(
     from limo_nb import sft as room
     from limo_nb.sft import encoding
 
-    settings, prompt = _settings(profile, override, version)
+    own, whole = _settings(profile, override, version)
     rows, _ = encoding.read_rows(file)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = str(Path(model).resolve()) if Path(model).is_dir() else model
     columns = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
-    prompt = prompt if system is None else system
-    task = room.Task(Dataset.from_list(columns), base, settings, seed, prompt, folder)
+    prompt = whole.system_prompt if system is None else system
+    task = room.Task(Dataset.from_list(columns), base, own, seed, prompt, folder)
     with _chatter(as_json):
         if prepare:
-            room.rank_share(settings, settings.ranks)
+            room.rank_share(own, own.ranks)
             job = room.prepare(task)
-            found = {"folder": str(folder), "key": job.key, "ranks": settings.ranks}
-            lines = [
-                f"{folder} is ready for {settings.ranks} ranks: see `limo-nb launch --print`"
-            ]
+            found = {"folder": str(folder), "key": job.key, "ranks": own.ranks}
+            lines = [f"{folder} is ready for {own.ranks} ranks: see `limo-nb launch --print`"]
         else:
             made = room.fine_tune_many([task])[0]
             found = {"model": str(made), **json.loads((folder / "done.json").read_text())}
             lines = [f"the model is in {made}"]
-            if settings.keep_epochs:
+            if own.keep_epochs:
                 lines += [f"it is the last epoch's; each epoch's is in {folder / 'epochs'}"]
     emit(found, as_json, lines)
 
@@ -171,15 +167,15 @@ def launch(
     from limo_nb.core.files import write_atomic
     from limo_nb.sft import cluster, rank_share
 
-    settings, _ = _settings(profile, override, version)
-    share = rank_share(settings, settings.ranks)
+    own, _ = _settings(profile, override, version)
+    share = rank_share(own, own.ranks)
     names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
-    machines = cluster.Cluster.of(settings.ranks, nodes, names, port)
+    machines = cluster.Cluster.of(own.ranks, nodes, names, port)
     texts = cluster.launch_scripts(folder.absolute(), machines)
     if not as_json:
         tell(
             f"{len(machines.hosts)} machines with {machines.ranks_a_host} ranks each; "
-            f"{settings.batch_size} rows a step, {share} on each rank"
+            f"{own.batch_size} rows a step, {share} on each rank"
         )
     lines = [f"# ---- {name}\n{text}" for name, text in texts.items()]
     if not (print_ or as_json):
@@ -213,11 +209,11 @@ def plan(
     """Memory by part, host memory, time and GPU-hours of a run, before it is started."""
     from limo_nb.sft import planner
 
-    settings, _ = _settings(profile, override, version)
-    count = rows or _profile_rows(profile, override)
+    own, whole = _settings(profile, override, version)
     setup = planner.setup_of(
-        settings, model, gpus, gpu_memory, count, tokens=tokens or settings.max_tokens,
-        zero=zero, offload=offload, checkpointing=checkpointing, liger=liger,
+        own, model, gpus, gpu_memory, rows or whole.chains.rows,
+        tokens=tokens or own.max_tokens, zero=zero, offload=offload,
+        checkpointing=checkpointing, liger=liger,
         packing=packing, gpus_per_node=gpus_per_node, mean_tokens=mean_tokens, tflops=tflops,
         mfu=mfu,
     )  # fmt: skip
@@ -225,12 +221,6 @@ def plan(
     others = [other.row() for other in plans[1:]]
     document = {**plans[0].row(), "note": planner.UNMEASURED, "alternatives": others}
     emit(document, as_json, _plans_shown(plans))
-
-
-def _profile_rows(profile: str, override: list[str] | None) -> int:
-    from limo_nb.core import settings as profiles
-
-    return profiles.load_profile(profile, parse_overrides(override)).chains.rows
 
 
 def _plans_shown(plans: list[Plan]) -> Iterator[Table | str]:

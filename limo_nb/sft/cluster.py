@@ -72,20 +72,8 @@ def _deepspeed(folder: Path, machines: Cluster) -> str:
 
 
 def _torchrun(folder: Path, machines: Cluster) -> str:
-    return (
-        "#!/bin/sh\n"
-        "# On every machine, with its number in PET_NODE_RANK (0 on the first):\n"
-        f"#     PET_NODE_RANK=0 sh {shlex.quote(str(folder / 'torchrun.sh'))}\n"
-        "# torchrun reads PET_MASTER_ADDR and PET_MASTER_PORT, and not the two without\n"
-        "# PET_ that clusters set: they are passed on as arguments.\n"
-        f"exec {_torchrun_command(folder, machines)}\n"
-    )
-
-
-def _torchrun_command(folder: Path, machines: Cluster) -> str:
-    last = len(machines.hosts) - 1
-    head = machines.hosts[0]
-    parts = [
+    last, head = len(machines.hosts) - 1, machines.hosts[0]
+    command = (
         "torchrun",
         f'--nnodes "${{PET_NNODES:-{len(machines.hosts)}}}"',
         f'--node-rank "${{PET_NODE_RANK:?the number of this machine, 0 to {last}}}"',
@@ -93,8 +81,15 @@ def _torchrun_command(folder: Path, machines: Cluster) -> str:
         f'--master-addr "${{MASTER_ADDR:-{head}}}"',
         f'--master-port "${{MASTER_PORT:-{machines.port}}}"',
         f"--module limo_nb.sft {shlex.quote(str(folder))}",
-    ]
-    return " \\\n    ".join(parts)
+    )
+    return (
+        "#!/bin/sh\n"
+        "# On every machine, with its number in PET_NODE_RANK (0 on the first):\n"
+        f"#     PET_NODE_RANK=0 sh {shlex.quote(str(folder / 'torchrun.sh'))}\n"
+        "# torchrun reads PET_MASTER_ADDR and PET_MASTER_PORT, and not the two without\n"
+        "# PET_ that clusters set: they are passed on as arguments.\n"
+        "exec " + " \\\n    ".join(command) + "\n"
+    )
 
 
 def _slurm(folder: Path, machines: Cluster, gpu: bool) -> str:

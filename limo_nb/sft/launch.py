@@ -215,16 +215,13 @@ def _check(runs: Sequence[tuple[Path, TrainingJob]], status: int, console: Path)
     else:
         who, lines = "the launcher", console.read_text().splitlines()
     tail = "\n".join(lines[-20:])
-    cause = f"the disk that holds {failed[0]} is full\n" if _is_full(failed[0], tail) else ""
+    full = any(phrase in tail for phrase in DISK_FULL)
+    full = full or shutil.disk_usage(failed[0]).free < ROOM
+    cause = f"the disk that holds {failed[0]} is full\n" if full else ""
     raise RuntimeError(
         f"{cause}fine-tuning in {failed[0]} failed with status {status}; {who} said:\n{tail}\n"
         f"All output is in {console}; run the cell again to continue from the last checkpoint."
     )
-
-
-def _is_full(folder: Path, said: str) -> bool:
-    """Whether the disk of `folder` is full, by what was said or by its free space."""
-    return any(phrase in said for phrase in DISK_FULL) or shutil.disk_usage(folder).free < ROOM
 
 
 def _progress(folders: Sequence[Path], started: float) -> str:
