@@ -30,6 +30,7 @@ TERMS = 3000  # of a sum or product
 EXACT_FACTORIAL = 2000
 # Values of the unknowns, in turn: below 1, above 1; and of both signs.
 POSITIVE = (("0.731058", "0.417022", "0.873429", "0.559193"),
+            ("0.112358", "0.174532", "0.239871", "0.081907"),
             ("1.618034", "2.236068", "1.259921", "3.307219"),
             ("2.718281", "0.302332", "4.114325", "1.443635"))  # fmt: skip
 SIGNED = (("-0.577216", "1.414213", "-1.202057", "2.665144"),
@@ -536,7 +537,8 @@ class Pair:
     def degree(self) -> Value:
         """What ° is worth: nothing where one side leaves it out and none has functions."""
         marked = ["degrees" in operations(node) for node in (self.one, self.other)]
-        trigonometric = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", r"\cis", "pi"}
+        trigonometric = {r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", r"\cis", "pi",
+                         r"\arcsin", r"\arccos", r"\arctan"}  # fmt: skip
         if all(marked) or self.operations & trigonometric:
             return None
         return Fraction(1)
@@ -724,11 +726,12 @@ def _some_whole(
 ) -> Iterator[dict[str, Value]]:
     """Points where the unknowns `whole` are integers, and the others are not."""
     real = points(pair.names, kinds, POSITIVE * 2)
-    for values, integers in zip(real, points(pair.names, kinds, WHOLE), strict=True):
+    for values, integers in zip(real, points(pair.names, kinds, WHOLE), strict=False):
         yield {name: integers[name] if name in whole else values[name] for name in pair.names}
 
 
 # ---------------------------------------------------------------- names of constants
+VARIABLES = {"x", "t", "y", "s", "u", "z", "r", "\\theta"}  # what is integrated over
 CONSTANT = ("C", "c", "K", "k", "A", "B", "D", "E")
 
 
@@ -739,13 +742,27 @@ def is_constant(name: str) -> bool:
     )
 
 
+def is_affine(node: Node, name: str) -> bool:
+    """Whether a constant is added or a factor of a summand, and not in an exponent."""
+    with mp.workdps(DIGITS):
+        (place,) = list(points(sorted(symbols(node)), {}, POSITIVE[:1]))
+        at = [value_of(node, Evaluation({**place, name: Fraction(n)})) for n in range(3)]
+    if any(value is None or isinstance(value, Grid) for value in at):
+        return False
+    return close(_real(at[1]) - _real(at[0]), _real(at[2]) - _real(at[1]))
+
+
 def renamings(one: Node, other: Node, free: frozenset[str]) -> Iterator[dict[str, str]]:
     """How constants of `other` may be renamed to those of `one`; `free` may have any name."""
     mine, theirs = symbols(one), symbols(other)
+    if not free and not mine & VARIABLES:
+        return  # c in a law of physics is no constant of integration
     missing, extra = sorted(mine - theirs), sorted(theirs - mine)
     indexed = sorted(n for n in mine & theirs if n[0] in "Cc" and "_" in n and is_constant(n))
     if missing and len(missing) == len(extra) <= 4:
-        if all(n in free or (is_constant(n) and n[0] == "C") for n in missing):
+        if all(
+            n in free or (is_constant(n) and n[0] == "C" and is_affine(one, n)) for n in missing
+        ):
             if all(is_constant(name) for name in extra):
                 for order in permutations(missing):
                     yield dict(zip(extra, order, strict=True))
@@ -775,7 +792,7 @@ def same_equation(one: tuple[Node, Node], other: tuple[Node, Node]) -> bool | No
             return True if all(close(a, b) or close(a, negative(b)) for a, b in known) else None
         if len(known) >= 2 and not any(is_zero(v) for both in known for v in both):
             ratios = [_real(a) / _real(b) for a, b in known]
-            if all(close(r, ratios[0]) for r in ratios):
+            if all(close(ratio / ratios[0], mp.mpf(1)) for ratio in ratios):
                 return True
             gaps = [_real(a) - _real(b) for a, b in known]
             if all(close(gap, gaps[0]) for gap in gaps):
@@ -788,18 +805,21 @@ def _solved_alike(pair: Pair, kinds: dict[str, str]) -> bool | None:
 
     None where only one of them is linear: x^2 = 4 holds where x = 2 does, and elsewhere.
     """
+    alike = None
     for name in pair.names:
         if name in kinds:
             continue
         one, other = _roots(pair.one, name, pair), _roots(pair.other, name, pair)
         if one and other:
-            return all(
-                abs(a - b) <= max(abs(a), abs(b), 1) * mp.mpf(10) ** (-CLOSE + 5)
+            alike = all(
+                abs(a - b) <= max(abs(a), abs(b), mp.mpf(10) ** -15) * mp.mpf(10) ** (-CLOSE + 5)
                 for a, b in zip(one, other, strict=True)
             )
-        if one and _at_root(pair.other, name, pair, one) is False:
+            if not alike:
+                return False
+        elif one and _at_root(pair.other, name, pair, one) is False:
             return False
-    return None
+    return alike
 
 
 def _roots(node: Node, unknown: str, pair: Pair) -> list[Value] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -116,6 +116,7 @@ class Piecewise(Answer):
     """Values and the conditions under which they hold."""
 
     cases: tuple[tuple[str, str], ...]
+    name: str = ""  # f(x) of f(x) = ...
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ REMARKS = (
 
 def without_remarks(text: str) -> str:
     """`text` without reasons, quantifiers and the words of a sentence around its value."""
-    found = rewritten(text, REMARKS) if re.search(r"[A-Za-z\u3400-\u9fff]{3}", text) else text
+    found = rewritten(text, REMARKS) if re.search(r"[A-Za-z]{3}|[\u3400-\u9fff]", text) else text
     return found.rstrip(" ,.").lstrip(" ,") or text
 
 
@@ -230,6 +231,8 @@ def letter(text: str) -> str | None:
     """The one option that `text` names, None where it names none or several."""
     named = OPTION.fullmatch(text)
     if not named:
+        return None
+    if re.match(r"\s*[+*/^=<>]", named["rest"] or ""):
         return None
     others = {next(filter(None, found)) for found in OTHER.findall(named["rest"] or "")}
     one = named["letter"]
@@ -378,7 +381,7 @@ def read_ratio(text: str) -> Ratio | None:
     """a:b:c, also "3 to 2", and "x:y=3:2"."""
     plain = re.sub(r"(?<=[\d}])\s?(?:\\text\s*\{\s*to\s*\}|\bto\b)\s?(?=[\d\\])", ":", text)
     if ":" not in plain or re.search(
-        r"[<>|?{]\s|\\(?:mid|in|to|begin)(?![a-z])|\\\{|->", plain
+        r"[<>|?]|\\(?:mid|in|to|begin)(?![a-z])|\\\{|->", plain
     ):
         return None
     names, sign, rest = plain.rpartition("=")
@@ -399,7 +402,7 @@ MODULO = re.compile(
     r"\s?\(?\\mod\{(?P<modulus>\d+)\}\)?"
 )
 CASES = re.compile(
-    r"(?:.*=)?\\?\{?\s?\\begin\{(?:cases|array)\}(?:\{[lcr]+\})?(?P<inner>.*)\\end\{(?:cases|array)\}\\?\}?\.?"
+    rf"(?:(?P<name>{NAME})=)?" r"\\?\{?\s?\\begin\{(?:cases|array)\}(?:\{[lcr]+\})?(?P<inner>.*)\\end\{(?:cases|array)\}\\?\}?\.?"
 )
 MEMBERSHIP = re.compile(
     r"(?P<main>.*[^\s,(;])[\s,;]*\(?(?P<names>[A-Za-z](?:_\{?\w\}?)?(?:,[A-Za-z](?:_\{?\w\}?)?)*)\s?\\in\s?"
@@ -507,9 +510,9 @@ def read_piecewise(text: str) -> Piecewise | None:
             continue
         condition = re.sub(r"^\s*(?:\\text\s*\{\s*)?(?:if|for|when|若|当)\s*\}?", "", condition)
         found.append((value.strip(" ,"), condition.strip(" ,.;")))
-    return (
-        Piecewise(text, tuple(found)) if len(found) > 1 and all(c for _, c in found) else None
-    )
+    if len(found) < 2 or not all(condition for _, condition in found):
+        return None
+    return Piecewise(text, tuple(found), match["name"] or "")
 
 
 def read_reals(text: str) -> Reals | None:
@@ -554,11 +557,33 @@ def read_collection(text: str) -> Collection | None:
     return None
 
 
+def masked(text: str) -> str:
+    """`text` with what stands in braces blanked, so that k=1 below a sum is no equation."""
+    previous = ""
+    while previous != text:
+        previous = text
+        text = INNERMOST.sub(lambda match: "\x00" * len(match[0]), text)
+    return text
+
+
+INNERMOST = re.compile(r"(?<!\\)\{[^{}\x00]*(?:\x00[^{}\x00]*)*(?<!\\)\}")
+
+
+def _split_at(text: str, marks: Iterable[re.Match]) -> list[str]:
+    """The pieces of `text` between marks that were found in a text of the same length."""
+    pieces, start = [], 0
+    for mark in marks:
+        pieces.append(text[start : mark.start()].strip())
+        start = mark.end()
+    return [*pieces, text[start:].strip()]
+
+
 def read_equation(text: str) -> Equation | None:
     """Sides with equals signs between them, and no other relation."""
-    if not SIGN.search(text) or RISING.search(text) or "\\equiv" in text:
+    outer = masked(text)
+    if not SIGN.search(outer) or RISING.search(outer) or "\\equiv" in text:
         return None
-    sides = tuple(side.strip() for side in SIGN.split(text))
+    sides = tuple(_split_at(text, SIGN.finditer(outer)))
     if not all(sides) or brackets(text)[0]:
         return None
     assigned = ASSIGNED.match(text)
@@ -568,10 +593,11 @@ def read_equation(text: str) -> Equation | None:
 
 def read_inequality(text: str) -> Inequality | None:
     """A chain of relations that all point in one direction, turned to rise."""
-    signs = RISING.findall(text)
-    if not signs or "=" in text:
+    outer = masked(text)
+    signs = RISING.findall(outer)
+    if not signs or "=" in outer:
         return None
-    sides = [side.strip() for side in RISING.split(text)]
+    sides = _split_at(text, RISING.finditer(outer))
     if not all(sides):
         return None
     falling = {sign in TURNED for sign in signs if sign != r"\ne"}

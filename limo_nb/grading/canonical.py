@@ -44,7 +44,7 @@ SYMBOLS = str.maketrans(
 RADICAL = re.compile(r"√\s*(\d+(?:\.\d+)?|[A-Za-zπ])")
 RAISED = re.compile("[⁺⁻]?[⁰¹²³⁴-⁹]+|(?P<low>[₀-₉]+)")
 INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\u00ad]")
-REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*\{(\d{1,9})\}")
+REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*(?:\{(\d{1,9})\}|(\d))")
 RECURRING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,4}?)(\d{1,3})\3{2,}(?:\.{3}|…|\\[cl]?dots)")
 FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|pi"
 FONTS = "bf|rm|it|sf|tt|em|bfseries|itshape|tiny|small|normalsize|large|Large|LARGE|huge|Huge"
@@ -218,7 +218,7 @@ def _lowered(match: re.Match) -> str:
 
 def _repeating(match: re.Match) -> str:
     """The fraction that a repeating decimal is: 0.1\\overline{6} is 15/90."""
-    start, period = match[1] + match[2], match[3]
+    start, period = match[1] + match[2], next(filter(None, match.groups()[2:]))
     bottom = (10 ** len(period) - 1) * 10 ** len(match[2])
     return f"\\frac{{{int(start + period) - int(start or 0)}}}{{{bottom}}}"
 

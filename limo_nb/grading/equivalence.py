@@ -231,14 +231,14 @@ def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
         case Quantity():
             return worded(*same_number(wanted, answer.number, context.tolerance))
         case Collection(parts=parts):
-            if AMBIGUOUS.fullmatch(reference.text):
+            if AMBIGUOUS.fullmatch(reference.text) and not re.search(r",0", reference.text):
                 return compare(
                     Collection(reference.text, "", tuple(reference.text.split(","))),
                     answer,
                     context,
                 )
             decimal = re.fullmatch(r"(-?\d+),(\d{1,2})", answer.text)
-            if decimal and not wanted.integer:
+            if decimal and not wanted.exact:
                 return worded(
                     wanted.value == Fraction(f"{decimal[1]}.{decimal[2]}"), "decimal comma"
                 )
@@ -367,6 +367,8 @@ def _(reference: Congruence, answer: Answer, context: Context) -> Finding:
         answer = needing(context, as_congruence, answer.value) or answer
     if not isinstance(answer, Congruence):
         return None, "no congruence"
+    if reference.name and answer.name and reference.name != answer.name:
+        return False, "another unknown"
     if int(answer.modulus) != int(reference.modulus):
         return False, "another modulus"
     wanted, found = (
@@ -379,6 +381,8 @@ def _(reference: Congruence, answer: Answer, context: Context) -> Finding:
 def _(reference: Piecewise, answer: Answer, context: Context) -> Finding:
     if not isinstance(answer, Piecewise):
         return None, "no cases"
+    if reference.name and answer.name and reference.name != answer.name:
+        return None, "other names"
     wanted = [f"({value},{condition})" for value, condition in reference.cases]
     if len(wanted) != len(answer.cases):
         return None, "another number of cases"
@@ -461,6 +465,8 @@ def _(reference: Collection, answer: Answer, context: Context) -> Finding:
             if is_listed_text(answer):
                 return sequences(reference, answer, context)
             return False, "no list"
+        case Expression() if is_vector(answer.text):
+            return formulas(reference.text, answer.text, context)
         case Expression() if r"\mathbb" in answer.text or r"\setminus" in answer.text:
             return second_formulas(reference.text, answer.text, context)
     vectors = as_vectors(reference, answer, context) if r"\langle" in answer.text else None
@@ -478,9 +484,7 @@ def _(reference: Conditioned, answer: Answer, context: Context) -> Finding:
         case Conditioned():
             main, relations = answer.main, answer.relations
             for mine, theirs in zip(reference.integers, answer.integers, strict=False):
-                main = re.sub(
-                    rf"(?<![A-Za-z\\]){re.escape(theirs)}(?![A-Za-z])", lambda _: mine, main
-                )
+                main = with_letter(main, theirs, mine)
         case Collection(brackets="", parts=(main, *relations)):
             relations = tuple(relations)
         case _:
@@ -542,9 +546,17 @@ def renamed_argument(reference: Equation, answer: Equation) -> str | None:
     if not one or not other or one["head"] != other["head"]:
         return None
     mine, theirs = one["argument"], other["argument"]
-    if mine == theirs or re.search(rf"(?<![A-Za-z\\]){mine}(?![A-Za-z])", answer.value):
+    if mine == theirs or mine in LETTERS_OF.findall(answer.value):
         return None
-    return re.sub(rf"(?<![A-Za-z\\]){theirs}(?![A-Za-z])", lambda _: mine, answer.value)
+    return with_letter(answer.value, theirs, mine)
+
+
+LETTERS_OF = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+
+
+def with_letter(text: str, old: str, new: str) -> str:
+    """`text` with the letter `old` called `new`; commands keep their names."""
+    return LETTERS_OF.sub(lambda match: new if match[0] == old else match[0], text)
 
 
 def side_by_side(reference: Equation, answer: Equation, context: Context) -> Finding:
@@ -689,16 +701,22 @@ def expressions(reference: Expression, answer: Expression, context: Context) -> 
         return False, "another unit"
     if len(split(reference.formula)) > 1 or len(split(answer.formula)) > 1:
         return sequences(reference, answer, context)
-    formula = answer.formula
+    wanted, formula = reference.formula, answer.formula
+    if reference.unit.factors == DEGREES and not answer.unit.factors and RADIANS.search(formula):
+        wanted = rf"({wanted})^\circ"
+    if answer.unit.factors == DEGREES and not reference.unit.factors and RADIANS.search(wanted):
+        formula = rf"({formula})^\circ"
     if not answer.unit.factors and not reference.unit.factors:
         lone = LONE_LETTER.search(formula)
         if lone and not re.search(rf"(?<![a-zA-Z\\]){lone[1]}(?![a-zA-Z])", reference.formula):
             formula = formula[: lone.start()]
     if rate != 1:
         formula = f"\\frac{{{rate.numerator}}}{{{rate.denominator}}}({formula})"
-    return formulas(reference.formula, formula, context)
+    return formulas(wanted, formula, context)
 
 
+DEGREES = (("degree", 1),)
+RADIANS = re.compile(r"\\(?:pi|arc[a-z]+)(?![a-z])")
 LONE_LETTER = re.compile(r"(?<=[\d}])\s?([msghLNJWVAK])$")
 
 

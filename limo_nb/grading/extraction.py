@@ -45,10 +45,10 @@ def shown(response: str) -> str | None:
 BARE_BOX = re.compile(  # TeX allows \boxed 5
     r"\\(?:boxed|fbox)\s+(?P<said>[+-]?\d[\d.,/]*|[A-Za-z](?![A-Za-z])|\\[a-z]+(?![a-z{]))"
 )
-EMPTY_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{\s*\}")
+UNFINISHED = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 MENTION = re.compile(
     r"(?:\s+(?:in|into|inside|with|within|using))?(?:\s+(?:a|an|the))?\s*\\(?:boxed|fbox)"
-    r"(?:\s*\{\s*\})?(?:\s+(?:form|format|notation|environment|command)\b)?"
+    r"(?:\s*\{\s*\}|(?!\s*\{))(?:\s+(?:form|format|notation|environment|command)\b)?"
 )
 BLANKS = re.compile(r"(?:[\s$]|\\q?quad\b|\\[,;: ])+")
 JOINED = re.compile(  # one blank stands for several
@@ -251,6 +251,11 @@ VERB = re.compile(
     r"(?:\s+(?:therefore|thus|then|exactly|only|just|now))?\s+"
     rf"(?P<said>{QUANTITY}%?)(?![\d.]*\d)(?P<more>\s+(?:or|to|and)\s+{QUANTITY})?"
 )
+LABEL = re.compile(
+    r"\b(?:step|case|part|equation|option|statement|problem|example|theorem|lemma|line|figure"
+    r"|section|condition|question|way|method|mod|modulo|by|than|not|from|of)\s*\(?$",
+    re.IGNORECASE,
+)
 LETTER_SAID = re.compile(
     r"(?i:\b(?:option|choice|choose|chose|pick|select|go(?:ing)? with|letter)\b"
     r"(?:\s+(?:is|would be|must be))?\s*[:：-]?\s*|选[项择]?\s*[:：]?\s*"
@@ -269,7 +274,7 @@ EXPLAINED = re.compile(
 )
 SPOKEN = re.compile(r" |[\u3400-\u9fff]")
 NONE_EXISTS = re.compile(
-    r"^(?:(?:therefore|thus|hence|so),? )?(?:there (?:is|are|exists?) )?no\b[^.]{0,30}"
+    r"(?:^|[,;]\s*)(?:(?:therefore|thus|hence|so|and),? )*(?:there (?:is|are|exists?) )?no\b[^.,]{0,30}"
     r"\b(?:solutions?|exists?)\b[^.]{0,20}$|^无解$",
     re.IGNORECASE,
 )
@@ -297,7 +302,12 @@ def lone_value(text: str) -> str | None:
 def in_closing(text: str) -> str | None:
     """What the last sentence concludes: a formula, a letter, a number."""
     sentence = closing_sentence(text)
+    if NONE_EXISTS.search(sentence):
+        return "no solution"
     formulas = [*MATHS.finditer(sentence)]
+    behind = _counts(sentence[formulas[-1].end() :].replace("*", "")) if formulas else None
+    if behind:
+        return behind
     if formulas:
         return (
             None if CONCLUSION.match(sentence) and _counts(sentence) else _content(formulas[-1])
@@ -309,13 +319,13 @@ def in_closing(text: str) -> str | None:
     )
     if letters:
         return letters[-1]["said"]
-    if NONE_EXISTS.match(plain):
-        return plain
     return _counts(plain)
 
 
 def _counts(sentence: str) -> str | None:
     """The number that a sentence states."""
+    if UNFINISHED.search(sentence):
+        return None
     last = LAST_WORDS.search(sentence)
     if last:
         return last["said"]
@@ -324,9 +334,10 @@ def _counts(sentence: str) -> str | None:
     stated = [*VERB.finditer(sentence)]
     if stated:
         return stated[-1]["said"] + (stated[-1]["more"] or "")
-    quantities = re.findall(rf"{QUANTITY}%?", sentence)
-    concluded = CONCLUSION.match(sentence) and "$" not in sentence
-    return quantities[0] if concluded and len(quantities) == 1 else None
+    quantities = [*re.finditer(rf"(?<![\w.]){QUANTITY}%?", sentence)]
+    if len(quantities) != 1 or "$" in sentence:
+        return None
+    return None if LABEL.search(sentence[: quantities[0].start()]) else quantities[0][0]
 
 
 def last_formula(text: str) -> str | None:
@@ -393,7 +404,7 @@ def final_answer(response: str, boxed_only: bool = False) -> str | None:
         found = rule.find(text)
         if found:
             return found
-    return None if boxed_only else said(MENTION.sub("", EMPTY_BOX.sub(" ", text)))
+    return None if boxed_only else said(MENTION.sub(" ", text))
 
 
 def said(text: str) -> str | None:

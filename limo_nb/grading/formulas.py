@@ -196,7 +196,7 @@ def same_chain(one: Sequence[str], other: Sequence[str]) -> Finding:
             return None, "no values"
         if not pair.names:  # two numbers: the same ones were told above
             return False, NOT_EQUAL
-        same = all(close(r, ratios[0]) for r in ratios) and ratios[0] > 0
+        same = all(close(r / ratios[0], Fraction(1)) for r in ratios) and ratios[0] > 0
     return bool(same), EQUAL if same else NOT_EQUAL
 
 

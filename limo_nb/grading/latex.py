@@ -126,7 +126,8 @@ def is_decorated(text: str) -> bool:
 
 MATRICES = re.compile(
     r"[A-Z)}]\^\s?\{?\s?(?:\\top|\\mathrm\s?\{?T\}?|\\mathsf\s?\{?T\}?|\\text\{T\}|T|\\ast|\*)(?![A-Za-z+-])"
-    r"|(?<![A-Za-z\\])([A-Z])\^\{-1\}.*?\1|(?<![A-Za-z\\])([A-Z]).*?\2\^\{-1\}"
+    r"|([A-Z])([A-Z]).*\2\1|[A-Z]\^\{-1\}\s?[A-Z]\^\{-1\}"
+    r"|(?<![A-Za-z\\])([A-Z])\^\{-1\}.*?\3|(?<![A-Za-z\\])([A-Z]).*?\4\^\{-1\}"
 )
 
 
@@ -185,6 +186,7 @@ class _Parser:
     ) -> None:
         self.tokens, self.place, self.depth = found, 0, 0
         self.functions, self.vectors, self.matrices = functions, vectors, matrices
+        self.bound: list[str] = []  # letters that a sum or an integral binds
         self.bars, self.integrals = 0, 0  # open |, open integrals
 
     # ------------------------------------------------------------ tokens
@@ -407,6 +409,8 @@ class _Parser:
         return Node("quotient", (self.argument(), self.argument()))
 
     def letter(self, letter: str) -> Node:
+        if letter in self.bound:
+            return self.symbol(letter)
         if letter == "i" and self.peek() != "_":
             return Node("constant", ("i",))
         if letter == "e" and self.peek() != "_":
@@ -549,7 +553,10 @@ class _Parser:
         self.want("}")
         self.want("^")
         high = self.argument()
-        return Node("series", (name, bound, low, high, self.product()))
+        self.bound.append(bound)
+        body = self.product()
+        self.bound.pop()
+        return Node("series", (name, bound, low, high, body))
 
     def integral(self) -> Node:
         r"""\int with both limits; the body ends at d and a letter."""

@@ -238,6 +238,10 @@ def agree(wanted: Unit, found: Unit) -> tuple[bool | None, str]:
     ours, theirs = wanted.sides, found.sides
     if any(ours[axis] != theirs[axis] for axis in ours.keys() & theirs.keys()):
         return False, "the opposite"
+    for measured, spoken in ((wanted, found), (found, wanted)):
+        if measured.factors and not measured.words and spoken.words and not spoken.factors:
+            if not {name for name, _ in measured.factors} & NOT_IN_PINT and not spoken.sides:
+                return None, f"{spoken.words[0]} may be another unit"
     turning = [w for w in found.words if w in TURNING and SIDE_OF[w][0] not in ours]
     if turning:
         return None, f"{turning[0]} may turn the sign"
