@@ -51,6 +51,8 @@ class Package:
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}  # where a name is defined -> where it is documented
         self.chapters: dict[int, str] = {}  # number -> name
+        top = (home_of(syntax.ROOT_NAME, (name,)) for name in syntax.face(syntax.ROOT_NAME))
+        self.everywhere = {".".join(home) for home in top if home}  # what the package offers
         self._links: dict[str, dict[str, str]] = {}
 
     def read_pages(self, app: Sphinx) -> None:
@@ -73,7 +75,7 @@ class Package:
             for home, address in self.addresses.items():
                 _, own, *rest = address.split(".")
                 tails = [home.split(".")[-2:], [own, *rest], address.split(".")]
-                if own == room:
+                if own == room or home in self.everywhere:
                     tails.append(rest)
                 found |= dict.fromkeys(map(".".join, tails), address)
             self._links[room] = found
