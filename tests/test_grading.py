@@ -1,20 +1,24 @@
 """Verdicts: which span is the answer, what counts as equal, tolerance, agreement."""
 
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import yaml
 
 from limo_nb import lab
-from limo_nb.grading.canonical import clean
+from limo_nb.grading.answers import READERS, REMARKS, read
+from limo_nb.grading.canonical import REWRITES, clean
 from limo_nb.grading.equivalence import settle
-from limo_nb.grading.extraction import final_answer
+from limo_nb.grading.extraction import BOXED, SAID, final_answer
+from limo_nb.grading.latex import WHOLE
 from limo_nb.grading.numbers import number
 from limo_nb.grading.structure import (
     brackets,
     split,
 )
+from limo_nb.grading.units import conversion, unit_of
 from limo_nb.grading.verdicts import (
     Verdict,
     agreement,
@@ -106,6 +110,62 @@ def test_cleaning_is_idempotent():
     for reference, answer, _ in CASES:
         for text in (reference, answer):
             assert clean(clean(text)) == clean(text), text
+
+
+STATED = yaml.safe_load((Path(__file__).parent / "stated_answers.yaml").read_text("utf-8"))
+RESPONSES = [case for cases in STATED.values() for case in cases]
+
+
+@pytest.fixture(scope="module")
+def stated():
+    return grade_many([r for r, _, _ in RESPONSES], [text for _, text, _ in RESPONSES])
+
+
+@pytest.mark.parametrize("case", range(len(RESPONSES)), ids=[t[:40] for _, t, _ in RESPONSES])
+def test_stated_answers(stated, case):
+    assert stated[case].correct is RESPONSES[case][2], stated[case]
+
+
+FAR = [
+    ("57", "The answer is 57. " + "This was checked again and it holds. " * 150),
+    ("57", "Sum.\n#### 57\n" + "Some words follow here. " * 250),
+    ("B", "**Answer:** B\n\n" + "A remark. " * 600),
+]
+
+
+@pytest.mark.parametrize(("reference", "response"), FAR, ids=["phrase", "line", "heading"])
+def test_an_announced_answer_may_be_far_from_the_end(reference, response):
+    assert grade(reference, response).correct is True
+
+
+SPELLINGS = [*REWRITES, *WHOLE, *REMARKS]
+
+
+@pytest.mark.parametrize("rule", SPELLINGS, ids=[rule.name for rule in SPELLINGS])
+def test_every_rewrite_does_what_its_example_says(rule):
+    assert rule(rule.before) == rule.after
+
+
+@pytest.mark.parametrize("rule", [*BOXED, *SAID], ids=[rule.name for rule in (*BOXED, *SAID)])
+def test_every_rule_finds_the_answer_of_its_example(rule):
+    assert rule.find(rule.example) == rule.answer == final_answer(rule.example)
+
+
+@pytest.mark.parametrize(("reader", "example"), READERS, ids=[r.__name__ for r, _ in READERS])
+def test_every_reader_reads_its_example(reader, example):
+    assert read(example) == reader(example) is not None
+
+
+UNIT_PAIRS = [  # of one unit, how many of the other it takes
+    ("km", "m", Fraction(1, 1000)), ("m/s", "km/h", Fraction(5, 18)), ("cm", "cm^2", 1),
+    ("cm^2", "cm^3", None), ("h", "min", Fraction(1, 60)), ("N", "kg m/s^2", 1),
+    ("kg", "m", None), ("dollars", "cents", None), ("", "kg", 1), ("apples", "kg", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other", "rate"), UNIT_PAIRS)
+def test_units_are_converted(one, other, rate):
+    assert conversion(unit_of(one), unit_of(other)) == rate
 
 
 SPLITS = [  # text, brackets around the whole, parts

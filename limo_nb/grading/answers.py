@@ -642,7 +642,7 @@ READERS: tuple[tuple[Reader, str], ...] = (  # with an example of each
     (read_prose, "f(x)=kx, where k is odd"),
     (read_collection, "(1,2)"),
     (read_equation, "y=2x+1"),
-    (read_inequality, "a+b<c"),
+    (read_inequality, "a+b<c+d"),
     (read_expression, r"2\sqrt{3}\text{cm}"),
 )
 

@@ -149,7 +149,7 @@ def in_tags(text: str) -> str | None:
 # ---------------------------------------------------------------- announced answers
 LINE_MARK = re.compile(r"^(?:####|A:)[ \t*]*(?=\S)", re.MULTILINE)
 LINK = (
-    r"(?:\s*(?:is|are|was|:|：|=|→|⇒|-(?!\d)|–|must be|should be|will be|would be|equals?"
+    r"(?:\s*(?:is|are|was|:|：|=|→|⇒|-(?!\d)|[–—]|must be|should be|will be|would be|equals?"
     r"|comes? out (?:to|as)|turns out to be|becomes)(?![a-z])\s*(?:therefore|thus|then)?\s*)+"
 )
 PHRASE = re.compile(

@@ -419,7 +419,10 @@ class _Parser:
 
     def symbol(self, name: str) -> Node:
         if self.takes("_"):
-            name += "_" + self.raw()
+            below = self.raw()
+            if re.fullmatch(r"[a-z0-9]+(?:\+[a-z0-9]+)+", below):  # 1+n is n+1
+                below = "+".join(sorted(below.split("+"), reverse=True))
+            name += "_" + below
         return self.applied(name, name)
 
     def applied(self, name: str, head: str) -> Node:

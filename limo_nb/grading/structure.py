@@ -115,6 +115,7 @@ UNKNOWN = r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+"
 REALS = r"\\(?:mathbb|mathbf|Bbb)\s?\{?R\}?|\\R(?![a-z])"
 POSITIVE = re.compile(rf"(?:{REALS})(?:\^\{{?(?P<strict>\+)\}}?|_\{{(?P<sign>>|\\ge)\s?0\}})")
 SIZE = re.compile(rf"\|(?P<unknown>{UNKNOWN})\|")
+OUTSIDE = re.compile(rf"\|(?P<unknown>{UNKNOWN})\|\s?(?P<sign>>|\\ge(?![a-z]))\s?(?P<far>[^<>=|]+)")
 MEMBER = re.compile(rf"(?P<unknown>{UNKNOWN})\s?\\in(?![a-z])\s?(?P<set>.+)")
 BUILDER = re.compile(
     rf"(?P<unknown>{UNKNOWN})\s?(?:\\in\s?(?:{REALS})\s?)?(?:\\mid(?![a-z])|[|:])\s?(?P<rest>.+)"
@@ -201,6 +202,12 @@ def _part(text: str) -> Region | None:
     if positive:
         closed = positive["sign"] == r"\ge"
         return Region((Interval("0", ENDLESS[1], (closed, False)),), "")
+    outside = OUTSIDE.fullmatch(text)
+    if outside:
+        closed, far = outside["sign"] == r"\ge", outside["far"]
+        ends = (ENDLESS[0], f"-({far})"), (far, ENDLESS[1])
+        parts = (Interval(*ends[0], (False, closed)), Interval(*ends[1], (closed, False)))
+        return Region(parts, outside["unknown"])
     shape, inner = brackets(text)
     if shape == "{}":
         points = None if BUILDER.fullmatch(inner) else split(inner)
