@@ -36,7 +36,7 @@ from limo_nb.sft.encoding import (
     Encoded,
     encode,
     over_length_report,
-    read_rows,
+    read_training_rows,
     shares,
 )
 
@@ -292,7 +292,7 @@ def test_corrupt_rows_of_a_file_are_named(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError) as failure:
-        read_rows(file)
+        read_training_rows(file)
     text = str(failure.value)
     for message in (
         "line 2: not valid JSON", "line 4: solution is missing", "line 5: expected a mapping",

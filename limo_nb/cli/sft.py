@@ -75,7 +75,7 @@ def encode(
     own, whole = _settings(profile, override)
     limit, how = max_tokens or own.max_tokens, over_length or own.over_length
     prompt = whole.system_prompt if system is None else system
-    rows, places = encoding.read_rows(file)
+    rows, places = encoding.read_training_rows(file)
     encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places)
     if encoded.over:
         tell(encoding.over_length_report(encoded, limit))
@@ -125,7 +125,7 @@ def sft(
     from limo_nb.sft import encoding
 
     own, whole = _settings(profile, override, version)
-    rows, _ = encoding.read_rows(file)
+    rows, _ = encoding.read_training_rows(file)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -12,7 +12,7 @@ from .encoding import EncodedRows as EncodedRows
 from .encoding import closing_ids as closing_ids
 from .encoding import encode as encode
 from .encoding import over_length_report as over_length_report
-from .encoding import read_rows as read_rows
+from .encoding import read_training_rows as read_training_rows
 from .job import Task as Task
 from .job import TrainingJob as TrainingJob
 from .job import prepare as prepare

@@ -62,7 +62,7 @@ class EncodedRows:
         return [long.row for long in self.over if long.row not in gone]
 
 
-def read_rows(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def read_training_rows(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows, their places for messages) of a file of rows with question and solution.
 
     Raises ValueError that names every broken row by its line or number, up to ten.
