@@ -57,20 +57,25 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of rows and of columns."""
         return len(self.rows), len(self.rows[0])
 
     @property
     def transposed(self) -> Grid:
+        """Rows as columns."""
         return Grid(tuple(zip(*self.rows, strict=True)))
 
     @property
     def is_vector(self) -> bool:
+        """Whether there is one row or one column."""
         return 1 in self.shape
 
     def flat(self) -> list[Value]:
+        """All values, row by row."""
         return [value for row in self.rows for value in row]
 
     def mapped(self, function: Callable[[Value], Value]) -> Grid:
+        """`function` of every value."""
         return Grid(tuple(tuple(function(value) for value in row) for row in self.rows))
 
 
@@ -392,33 +397,40 @@ class Evaluation:
         return getattr(self, node.op)(*node.args)
 
     def symbol(self, name: str) -> Value:
+        """The value of an unknown."""
         return self.values[name]
 
     vector = matrix = symbol
 
     def constant(self, name: str) -> Value:
+        """π, e or i; raises Undefined for infinity."""
         if name == ENDLESS:
             raise Undefined(ENDLESS)
         return {"pi": +mp.pi, "e": +mp.e, "i": mp.mpc(0, 1)}[name]
 
     def quotient(self, above: Node, below: Node) -> Value:
+        """One value divided by the other."""
         divisor = self.of(below)
         return multiply(self.of(above), inverse(divisor))
 
     def root(self, inside: Node, degree: Node) -> Value:
+        """A root; of negative numbers with an odd degree it is real."""
         return power(self.of(inside), inverse(self.of(degree)), self.principal)
 
     def power(self, base: Node, exponent: Node) -> Value:
+        """A power; of e an exponential."""
         if base == Node("constant", ("e",)):
             raised = self.of(exponent)
             return _exponential(raised)
         return power(self.of(base), self.of(exponent), self.principal)
 
     def degrees(self, inside: Node) -> Value:
+        """So many degrees as a number."""
         degree = mp.pi / 180 if self.degree is None else self.degree
         return multiply(self.of(inside), degree)
 
     def call(self, name: str, *arguments: Node) -> Value:
+        """A function by its name."""
         if name not in CALLS:
             raise Undefined(name)
         return CALLS[name](*map(self.of, arguments))
@@ -435,21 +447,26 @@ class Evaluation:
         return self.applied(f"starred {mark.args[0]}", Node("call", (r"\abs", inside)))
 
     def transposed(self, inside: Node) -> Value:
+        """A transposed matrix; raises Undefined for a number."""
         found = self.of(inside)
         if not isinstance(found, Grid):
             raise Undefined("a transposed number")
         return found.transposed
 
     def grid(self, *rows: tuple[Node, ...]) -> Value:
+        """A matrix of cells."""
         return Grid(tuple(tuple(map(self.of, row)) for row in rows))
 
     def tuple(self, *parts: Node) -> Value:
+        """A column of components."""
         return Grid(tuple((self.of(part),) for part in parts))
 
     def unit(self, number: int) -> Value:
+        """One of the unit vectors i, j, k."""
         return Grid(tuple((Fraction(int(n == number)),) for n in range(3)))
 
     def series(self, kind: str, bound: str, low: Node, high: Node, body: Node) -> Value:
+        """A finite sum or product."""
         first, last = self.of(low), self.of(high)
         if not (_both(first, last) and first.denominator == last.denominator == 1):
             raise Undefined("limits that are no integers")
@@ -463,6 +480,8 @@ class Evaluation:
         return found
 
     def integral(self, by: str, low: Node, high: Node, body: Node) -> Value:
+        """A definite integral, by quadrature; raises TooLarge where that is not precise."""
+
         def at(place: Value) -> Value:
             return _real(Evaluation({**self.values, by: place}, self.principal).of(body))
 
@@ -523,14 +542,17 @@ class Pair:
 
     @property
     def names(self) -> list[str]:
+        """The unknowns of both, sorted."""
         return sorted(symbols(self.one) | symbols(self.other))
 
     @property
     def operations(self) -> frozenset[str]:
+        """All operations and functions of both."""
         return operations(self.one) | operations(self.other)
 
     @property
     def principal(self) -> bool:
+        """Whether i is in either, so that roots are complex."""
         return "i" in self.operations
 
     @property
@@ -812,7 +834,8 @@ def _solved_alike(pair: Pair, kinds: dict[str, str]) -> bool | None:
         one, other = _roots(pair.one, name, pair), _roots(pair.other, name, pair)
         if one and other:
             alike = all(
-                abs(a - b) <= max(abs(a), abs(b), mp.mpf(10) ** -15) * mp.mpf(10) ** (-CLOSE + 5)
+                abs(a - b)
+                <= max(abs(a), abs(b), mp.mpf(10) ** -15) * mp.mpf(10) ** (-CLOSE + 5)
                 for a, b in zip(one, other, strict=True)
             )
             if not alike:

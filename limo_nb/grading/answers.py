@@ -186,21 +186,46 @@ class Expression(Answer):
 # ---------------------------------------------------------------- remarks
 STYLE = r"(?:\\(?:text|mathrm|mbox|textrm)\s*\{)?"
 REMARKS = (
-    Rewrite("reasons", rf",?\s*\(?{STYLE}[\s(]*(?:because|since|as (?:required|desired|claimed|wanted|expected))\b.*$",
-            "", r"2 \text{because it is prime}", "2"),
-    Rewrite("quantifiers", rf",?\s*\(?{STYLE}\s*(?:for (?:all|any|every|each|some)|where [a-zA-Z] (?:is|denotes)"
-            r" (?:an? )?(?:arbitrary|any|some|real|constant))\b.*$", "",
-            r"f(x)=cx \text{for any real constant}c", "f(x)=cx"),
-    Rewrite("sentences", rf"(?i:^{STYLE}(?:the|an?|its|their|so the) [a-z ]{{2,40}}? (?:is|are|equals|was)\s*\}}?\s*)"
-            r"(?=[-\d\\$(])", "", r"The area is 12", "12"),
-    Rewrite("approximations", rf"^{STYLE}(?:approximately|about|roughly|around|nearly|exactly|约|大约)\s*\}}?\s*(?=[-\d\\$])",
-            "", r"\text{approximately}12", "12"),
-)  # fmt: skip
+    Rewrite(
+        "reasons",
+        rf",?\s*\(?{STYLE}[\s(]*(?:because|since"
+        r"|as (?:required|desired|claimed|wanted|expected))\b.*$",
+        "",
+        r"2 \text{because it is prime}",
+        "2",
+    ),
+    Rewrite(
+        "quantifiers",
+        rf",?\s*\(?{STYLE}\s*(?:for (?:all|any|every|each|some)|where [a-zA-Z] (?:is|denotes)"
+        r" (?:an? )?(?:arbitrary|any|some|real|constant))\b.*$",
+        "",
+        r"f(x)=cx \text{for any real constant}c",
+        "f(x)=cx",
+    ),
+    Rewrite(
+        "sentences",
+        rf"(?i:^{STYLE}(?:the|an?|its|their|so the) [a-z ]{{2,40}}? "
+        r"(?:is|are|equals|was)\s*\}?\s*)"
+        r"(?=[-\d\\$(])",
+        "",
+        r"The area is 12",
+        "12",
+    ),
+    Rewrite(
+        "approximations",
+        rf"^{STYLE}(?:approximately|about|roughly|around|nearly|exactly|约|大约)\s*\}}?\s*(?=[-\d\\$])",
+        "",
+        r"\text{approximately}12",
+        "12",
+    ),
+)
 
 
 def without_remarks(text: str) -> str:
     """`text` without reasons, quantifiers and the words of a sentence around its value."""
-    found = rewritten(text, REMARKS) if re.search(r"[A-Za-z]{3}|[\u3400-\u9fff]", text) else text
+    found = (
+        rewritten(text, REMARKS) if re.search(r"[A-Za-z]{3}|[\u3400-\u9fff]", text) else text
+    )
     return found.rstrip(" ,.").lstrip(" ,") or text
 
 
@@ -330,7 +355,8 @@ NAMED = r"(?P<month>[A-Za-z]{3,9})\.?"
 DATES = tuple(
     re.compile(pattern)
     for pattern in (
-        rf"{NAMED} ?{DAY}(?:,? ?(?P<year>\d{{4}}))?", rf"{DAY} ?(?:of )?{NAMED}(?:,? ?(?P<year>\d{{4}}))?",
+        rf"{NAMED} ?{DAY}(?:,? ?(?P<year>\d{{4}}))?",
+        rf"{DAY} ?(?:of )?{NAMED}(?:,? ?(?P<year>\d{{4}}))?",
         r"(?P<year>\d{4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})",
         r"(?P<year>\d{4})年(?P<month>\d{1,2})月(?P<day>\d{1,2})[日号]",
         r"(?P<month>\d{1,2})月(?P<day>\d{1,2})[日号](?P<year>x)?",
@@ -380,9 +406,7 @@ def read_time(text: str) -> Time | None:
 def read_ratio(text: str) -> Ratio | None:
     """a:b:c, also "3 to 2", and "x:y=3:2"."""
     plain = re.sub(r"(?<=[\d}])\s?(?:\\text\s*\{\s*to\s*\}|\bto\b)\s?(?=[\d\\])", ":", text)
-    if ":" not in plain or re.search(
-        r"[<>|?]|\\(?:mid|in|to|begin)(?![a-z])|\\\{|->", plain
-    ):
+    if ":" not in plain or re.search(r"[<>|?]|\\(?:mid|in|to|begin)(?![a-z])|\\\{|->", plain):
         return None
     names, sign, rest = plain.rpartition("=")
     if sign and ":" not in names:
@@ -402,7 +426,8 @@ MODULO = re.compile(
     r"\s?\(?\\mod\{(?P<modulus>\d+)\}\)?"
 )
 CASES = re.compile(
-    rf"(?:(?P<name>{NAME})=)?" r"\\?\{?\s?\\begin\{(?:cases|array)\}(?:\{[lcr]+\})?(?P<inner>.*)\\end\{(?:cases|array)\}\\?\}?\.?"
+    rf"(?:(?P<name>{NAME})=)?"
+    r"\\?\{?\s?\\begin\{(?:cases|array)\}(?:\{[lcr]+\})?(?P<inner>.*)\\end\{(?:cases|array)\}\\?\}?\.?"
 )
 MEMBERSHIP = re.compile(
     r"(?P<main>.*[^\s,(;])[\s,;]*\(?(?P<names>[A-Za-z](?:_\{?\w\}?)?(?:,[A-Za-z](?:_\{?\w\}?)?)*)\s?\\in\s?"
@@ -419,7 +444,8 @@ TURNED = {">": "<", r"\ge": r"\le"}
 # A name before an equals sign may also be words, or a measured thing: Area, m∠A, f_max.
 LONG_NAME = re.compile(
     rf"{NAME}|(?:\\text|\\mathrm)\s*\{{[^{{}}]*\}}(?:_\{{?\w+\}}?)?|m\s?\\angle\s?[A-Z]+"
-    r"|\\(?:boldsymbol|mathbf|bm)\s*\{[^{}]*\}|\\(?:max|min|angle|triangle)(?:_\{[^{}]*\})?\s?[A-Z]*|[A-Za-z ]{3,30}|[A-Z]{2,3}"
+    r"|\\(?:boldsymbol|mathbf|bm)\s*\{[^{}]*\}"
+    r"|\\(?:max|min|angle|triangle)(?:_\{[^{}]*\})?\s?[A-Z]*|[A-Za-z ]{3,30}|[A-Z]{2,3}"
 )
 
 
@@ -476,11 +502,13 @@ def read_based(text: str) -> Based | None:
 
 
 def read_number(text: str) -> Quantity | None:
+    """A number, with what stands behind it."""
     found = number(text)
     return Quantity(text, found) if found else None
 
 
 def read_matrix(text: str) -> Matrix | None:
+    """The rows of a matrix in LaTeX or as nested lists."""
     rows = cells(text)
     return Matrix(text, tuple(map(tuple, rows))) if rows else None
 
@@ -526,7 +554,8 @@ def read_reals(text: str) -> Reals | None:
 
 def read_conditioned(text: str) -> Conditioned | None:
     """A formula with "k ∈ Z" or a relation in brackets behind it."""
-    main, integers = text, []
+    main = text
+    integers: list[str] = []
     while True:
         member = (
             MEMBERSHIP.fullmatch(main)
@@ -607,10 +636,12 @@ def read_inequality(text: str) -> Inequality | None:
 
 
 def read_text(text: str) -> Text | None:
+    """Words alone."""
     return Text(text) if is_text(text) else None
 
 
 def read_prose(text: str) -> Prose | None:
+    """A formula with unstyled words."""
     bare = without_unit(STYLED.sub(" ", text))[0]
     return Prose(text) if has_prose(bare) else None
 

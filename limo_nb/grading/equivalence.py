@@ -8,10 +8,11 @@ values (`formulas`), which only worker processes do: `settle` stops where it wou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import singledispatch
+from typing import Any, TypeVar
 
 from limo_nb.grading.answers import (
     CJK,
@@ -71,6 +72,9 @@ from limo_nb.grading.units import conversion
 from limo_nb.grading.wording import same_words
 
 SAME, DIFFERENT = (True, "same"), (False, "different")
+
+
+Found = TypeVar("Found")
 
 
 class NeedsFormulas(Exception):
@@ -702,7 +706,11 @@ def expressions(reference: Expression, answer: Expression, context: Context) -> 
     if len(split(reference.formula)) > 1 or len(split(answer.formula)) > 1:
         return sequences(reference, answer, context)
     wanted, formula = reference.formula, answer.formula
-    if reference.unit.factors == DEGREES and not answer.unit.factors and RADIANS.search(formula):
+    if (
+        reference.unit.factors == DEGREES
+        and not answer.unit.factors
+        and RADIANS.search(formula)
+    ):
         wanted = rf"({wanted})^\circ"
     if answer.unit.factors == DEGREES and not reference.unit.factors and RADIANS.search(wanted):
         formula = rf"({formula})^\circ"
@@ -814,7 +822,7 @@ def _in_order_of_names(parts: list[str]) -> list[str]:
 
 
 def expanded(parts: list[str]) -> list[str]:
-    """Each `a \\pm b` as two parts."""
+    r"""Each `a \pm b` as two parts."""
     found = []
     for part in parts:
         if part.count(r"\mp") == 1 and r"\pm" not in part:
@@ -862,7 +870,7 @@ def matched(wanted: list[str], found: list[str], context: Context) -> Finding:
 
 
 # ---------------------------------------------------------------- formulas
-def needing(context: Context, function, *arguments):  # noqa: ANN001, ANN002, ANN201 # passes through
+def needing(context: Context, function: Callable[..., Found], *arguments: Any) -> Found:
     """`function` of `arguments`; raises NeedsFormulas where formulas may not be valued."""
     if not context.formulas:
         raise NeedsFormulas

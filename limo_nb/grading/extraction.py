@@ -265,7 +265,8 @@ LETTER_SAID = re.compile(
     r"(?!\s+(?!is\b|it\b|because\b|since\b)[a-z])"
 )
 LETTER_RIGHT = re.compile(
-    r"^[*(（【]*(?P<said>[A-J])[*)）】]*\s*(?:选?项)?\s*(?:正确|is (?:the )?(?:correct|right|true))"
+    r"^[*(（【]*(?P<said>[A-J])[*)）】]*\s*(?:选?项)?\s*"
+    r"(?:正确|is (?:the )?(?:correct|right|true))"
 )
 LONE_LETTER = re.compile(r"[\[*(（【]*(?P<said>[A-J])[\])*）】.。]*")
 EXPLAINED = re.compile(
@@ -274,7 +275,8 @@ EXPLAINED = re.compile(
 )
 SPOKEN = re.compile(r" |[\u3400-\u9fff]")
 NONE_EXISTS = re.compile(
-    r"(?:^|[,;]\s*)(?:(?:therefore|thus|hence|so|and),? )*(?:there (?:is|are|exists?) )?no\b[^.,]{0,30}"
+    r"(?:^|[,;]\s*)(?:(?:therefore|thus|hence|so|and),? )*(?:there (?:is|are|exists?) )?"
+    r"no\b[^.,]{0,30}"
     r"\b(?:solutions?|exists?)\b[^.]{0,20}$|^无解$",
     re.IGNORECASE,
 )
@@ -373,19 +375,30 @@ class Rule:
 
 
 BOXED = (
-    Rule("an answer called final behind the box", behind_box, "So \\boxed{E>0}.\n\n**Answer: C**", "C"),
+    Rule(
+        "an answer called final behind the box",
+        behind_box,
+        "So \\boxed{E>0}.\n\n**Answer: C**",
+        "C",
+    ),
     Rule("boxes", in_boxes, r"It is \boxed{5}.", "5"),
-)  # fmt: skip
+)
 SAID = (
     Rule("a key of JSON", in_json, '{"steps": [6], "answer": 42}', "42"),
     Rule("tags", in_tags, "<answer>x < 5</answer>", "x < 5"),
     Rule("a marked line", on_line, "It is so.\n#### 1,200", "1,200"),
     Rule("a phrase or heading", in_phrase, "We add.\n\n**Final Answer**\n\n42", "42"),
-    Rule("a letter and its explanation", explained_letter, "B\n\nExplanation: A is too big.", "B", False),
+    Rule(
+        "a letter and its explanation",
+        explained_letter,
+        "B\n\nExplanation: A is too big.",
+        "B",
+        False,
+    ),
     Rule("a number alone", lone_value, "We add.\n\n**17 km**", "17 km", False),
     Rule("a closing sentence", in_closing, "First $a=3$. She has 42 apples left.", "42", False),
     Rule("the last formula", last_formula, "So $x=1$. This was to be shown.", "x=1", False),
-)  # fmt: skip
+)
 
 
 def final_answer(response: str, boxed_only: bool = False) -> str | None:

@@ -1,5 +1,6 @@
-"""Formulas: read by `latex`, compared by `algebra`, and by math-verify what `latex` does not
-read. Runs in worker processes; no text is evaluated.
+"""Formulas: read by `latex`, compared by `algebra`, with math-verify for what that leaves.
+
+Runs in worker processes; no text is evaluated.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ ARRAY = re.compile(r"\\begin\{|\\langle|^[(\[].*,.*[)\]](?:\^.*)?$")
 
 
 def trees(*texts: str) -> list[Node]:
-    """The trees of several texts, read alike: functions, vectors and matrices in any of
-    them count for all. Raises NotUnderstood.
+    """The trees of several texts, read alike.
+
+    Functions, vectors and matrices in any of them count for all. Raises NotUnderstood.
     """
     functions = function_letters(*texts)
     decorated = [is_decorated(text) for text in texts]

@@ -31,7 +31,7 @@ class Node:
 
 
 TOKEN = re.compile(
-    r"\s*(?P<token>\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[^A-Za-z\s]|[A-Za-z]"
+    r"\s*(?P<sign>\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|\\[^A-Za-z\s]|[A-Za-z]"
     r"|[-+*/^_(){}\[\]|!'=<>,;:%&])"
 )
 NUMBER = re.compile(r"\d|\.\d")
@@ -54,6 +54,7 @@ FUNCTIONS = frozenset(
 )
 INVERSE = {name: f"\\arc{name[1:]}" for name in (r"\sin", r"\cos", r"\tan", r"\cot")}
 TIMES = {r"\cdot": "dot", r"\times": "cross", "*": "dot", r"\ast": "dot", r"\bullet": "dot"}
+ENDING = frozenset(r"\} \rfloor \rceil \choose \rangle \\ \end \| \rvert".split())
 GATHERING = {r"\max", r"\min", r"\gcd", r"\lcm"}
 MATRIX = re.compile(r"(?:[pbvBV]|small)?matrix|array")
 WHOLE = (  # what else the parser would have to know, told as what it knows
@@ -163,7 +164,7 @@ def tokens(text: str) -> list[str]:
         match = TOKEN.match(text, place)
         if not match:
             raise NotUnderstood(f"the sign {text[place]!r}")
-        found.append(match["token"])
+        found.append(match["sign"])
         place = match.end()
     return found
 
@@ -195,16 +196,16 @@ class _Parser:
         return self.tokens[place] if place < len(self.tokens) else ""
 
     def take(self) -> str:
-        token = self.peek()
+        sign = self.peek()
         self.place += 1
-        return token
+        return sign
 
-    def want(self, token: str) -> None:
-        if self.take() != token:
-            raise NotUnderstood(f"no {token}")
+    def want(self, sign: str) -> None:
+        if self.take() != sign:
+            raise NotUnderstood(f"no {sign}")
 
-    def takes(self, token: str) -> bool:
-        if self.peek() != token:
+    def takes(self, sign: str) -> bool:
+        if self.peek() != sign:
             return False
         self.place += 1
         return True
@@ -237,14 +238,14 @@ class _Parser:
     def product(self) -> Node:
         factors = [self.factor()]
         while True:
-            token = self.peek()
-            if token in TIMES:
+            sign = self.peek()
+            if sign in TIMES:
                 self.take()
-                factors = [Node(TIMES[token], (product(*factors), self.signed()))]
-            elif token in ("/", r"\div", ":"):
+                factors = [Node(TIMES[sign], (product(*factors), self.signed()))]
+            elif sign in ("/", r"\div", ":"):
                 self.take()
                 factors = [Node("quotient", (product(*factors), self.signed()))]
-            elif self.starts_factor(token):
+            elif self.starts_factor(sign):
                 factors.append(self.factor())
             else:
                 return product(*factors)
@@ -254,34 +255,33 @@ class _Parser:
             return Node("minus", (self.signed(),))
         return self.factor()
 
-    def starts_factor(self, token: str) -> bool:
-        if not token or token in "+-*/^_)}]!'=<>,;:%&":
+    def starts_factor(self, sign: str) -> bool:
+        if not sign or sign in "+-*/^_)}]!'=<>,;:%&":
             return False
-        if token == "|":
+        if sign == "|":
             return not self.bars
-        if token == "d" and self.integrals and re.fullmatch("[A-Za-z]", self.peek(1)):
+        if sign == "d" and self.integrals and re.fullmatch("[A-Za-z]", self.peek(1)):
             return False
-        return token not in (r"\}", r"\rfloor", r"\rceil", r"\choose", r"\rangle", r"\\", r"\end",
-                             r"\|", r"\rvert")  # fmt: skip
+        return sign not in ENDING
 
     # ------------------------------------------------------------ powers and signs behind
     def factor(self) -> Node:
         base = self.atom()
         while True:
-            token = self.peek()
-            if token == "^":
+            sign = self.peek()
+            if sign == "^":
                 self.take()
                 base = self.raised(base)
-            elif token == "!":
+            elif sign == "!":
                 self.take()
                 base = Node("factorial", (base,))
-            elif token == r"\doublefactorial":
+            elif sign == r"\doublefactorial":
                 self.take()
                 base = Node("call", (r"\doublefactorial", base))
-            elif token == "%" or token == r"\%":
+            elif sign == "%" or sign == r"\%":
                 self.take()
                 base = Node("quotient", (base, number(100)))
-            elif token == "'":
+            elif sign == "'":
                 base = self.primed(base)
             else:
                 return base
@@ -320,19 +320,19 @@ class _Parser:
 
     # ------------------------------------------------------------ arguments in braces
     def argument(self) -> Node:
-        """One argument of a TeX command: a group, or the one token that follows."""
-        token = self.peek()
-        if token == "{":
+        """One argument of a TeX command: a group, or the one sign that follows."""
+        sign = self.peek()
+        if sign == "{":
             return self.group("{", "}")
-        if NUMBER.match(token) and len(token) > 1:  # \frac12: digit by digit
-            self.tokens[self.place : self.place + 1] = list(token)
-            if "." in token:
+        if NUMBER.match(sign) and len(sign) > 1:  # \frac12: digit by digit
+            self.tokens[self.place : self.place + 1] = list(sign)
+            if "." in sign:
                 raise NotUnderstood("a decimal without braces")
             return number(int(self.take()))
-        if token == "-":  # x^-1, against TeX's rules but often written
+        if sign == "-":  # x^-1, against TeX's rules but often written
             self.take()
             return Node("minus", (self.atom(),))
-        if token == "(":
+        if sign == "(":
             return self.group("(", ")")
         return self.atom()
 
@@ -350,10 +350,10 @@ class _Parser:
         self.want("{")
         start, depth = self.place, 1
         while depth:
-            token = self.take()
-            if not token:
+            sign = self.take()
+            if not sign:
                 raise NotUnderstood("no }")
-            depth += (token == "{") - (token == "}")
+            depth += (sign == "{") - (sign == "}")
         return self.tokens[start : self.place - 1]
 
     def raw(self) -> str:
@@ -365,35 +365,35 @@ class _Parser:
 
     # ------------------------------------------------------------ atoms
     def atom(self) -> Node:
-        token = self.take()
-        if not token:
+        sign = self.take()
+        if not sign:
             raise NotUnderstood("the end")
-        if NUMBER.match(token):
-            return self.mixed(Fraction(token))
-        if re.fullmatch("[A-Za-z]", token):
-            return self.letter(token)
-        if token in ("(", "{", "[", r"\{", "|", r"\lfloor", r"\lceil", r"\lvert", r"\|"):
-            return self.enclosed(token)
-        if token in FUNCTIONS:
-            return self.function(token)
-        if token in GATHERING and self.peek() in ("(", r"\{", "{", "["):
-            return Node("call", (token, *self.several()))
-        if token in BOLD:
-            return self.bold(token)
-        if token in ACCENTS:
-            return self.symbol(f"{token.replace('overline', 'bar')} {self.raw()}")
-        if token in STYLES:
-            return self.styled(token)
-        if token in (r"\sum", r"\prod"):
-            return self.series(token)
-        reader = COMMANDS.get(token)
+        if NUMBER.match(sign):
+            return self.mixed(Fraction(sign))
+        if re.fullmatch("[A-Za-z]", sign):
+            return self.letter(sign)
+        if sign in ("(", "{", "[", r"\{", "|", r"\lfloor", r"\lceil", r"\lvert", r"\|"):
+            return self.enclosed(sign)
+        if sign in FUNCTIONS:
+            return self.function(sign)
+        if sign in GATHERING and self.peek() in ("(", r"\{", "{", "["):
+            return Node("call", (sign, *self.several()))
+        if sign in BOLD:
+            return self.bold(sign)
+        if sign in ACCENTS:
+            return self.symbol(f"{sign.replace('overline', 'bar')} {self.raw()}")
+        if sign in STYLES:
+            return self.styled(sign)
+        if sign in (r"\sum", r"\prod"):
+            return self.series(sign)
+        reader = COMMANDS.get(sign)
         if reader:
             return reader(self)
-        if token == r"\Gamma" and self.peek() == "(":
-            return Node("call", (token, self.group("(", ")")))
-        if token in GREEK:
-            return self.symbol(SAME_LETTER.get(token, token))
-        raise NotUnderstood(token)
+        if sign == r"\Gamma" and self.peek() == "(":
+            return Node("call", (sign, self.group("(", ")")))
+        if sign in GREEK:
+            return self.symbol(SAME_LETTER.get(sign, sign))
+        raise NotUnderstood(sign)
 
     def mixed(self, value: Fraction) -> Node:
         r"""A number, with the fraction of a mixed number: 5\frac12."""
@@ -498,11 +498,11 @@ class _Parser:
         return product(*factors)
 
     def ends_operand(self) -> bool:
-        token = self.peek()
+        sign = self.peek()
         return (
-            token in FUNCTIONS or token in "(["
-            or (token == "e" and self.peek(1) == "^")
-            or token in (r"\sqrt", r"\sum", r"\int", r"\prod")
+            sign in FUNCTIONS or sign in "(["
+            or (sign == "e" and self.peek(1) == "^")
+            or sign in (r"\sqrt", r"\sum", r"\int", r"\prod")
         )  # fmt: skip
 
     # ------------------------------------------------------------ commands

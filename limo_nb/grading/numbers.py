@@ -91,8 +91,10 @@ def number(text: str) -> Number | None:
     if len(text) > 400:
         return None
     if not re.search(r"\d", text):
-        value = SPELLED.get(plain(text).casefold()) if len(text) < 40 else None
-        return None if value is None else Number(Fraction(value), True, False, NONE, 0, True)
+        spelled = SPELLED.get(plain(text).casefold()) if len(text) < 40 else None
+        return (
+            None if spelled is None else Number(Fraction(spelled), True, False, NONE, 0, True)
+        )
     if re.fullmatch(r"\([^()]*\)", text) and not AMBIGUOUS.fullmatch(text[1:-1]):
         text = text[1:-1]
     compound = _compound(text)
@@ -100,10 +102,10 @@ def number(text: str) -> Number | None:
         return compound
     bare, behind = without_unit(text)
     match = NUMBER.fullmatch(bare)
-    value = _value(match) if match else None
-    if match is None or value is None:
+    size = _value(match) if match else None
+    if match is None or size is None:
         return None
-    value = -value if match["sign"] == "-" else value
+    value = -size if match["sign"] == "-" else size
     scaled = bool(match["e"] or match["power"])
     exact = "." not in bare and not scaled
     after = (match["after"] or "").strip().lower()
@@ -191,7 +193,7 @@ def with_lone_unit(text: str) -> Number | None:
     """5 s and 5m as numbers: beside another number they are no products."""
     lone = LONE_UNIT.search(text)
     found = number(text[: lone.start()]) if lone else None
-    if not found or found.unit != NONE:
+    if not lone or not found or found.unit != NONE:
         return None
     return replace(found, unit=Unit(((UNIT_OF[lone[1] or lone[2]], 1),)))
 
@@ -212,8 +214,7 @@ def same_number(one: Number, other: Number, tolerance: float = 0.0) -> tuple[boo
 
 
 def same_value(one: Number, other: Number) -> bool:
-    """Whether `other` says the value of `one`, the reference: exactly, as percent, or
-    rounded to six places.
+    """Whether `other` says the value of `one`: exactly, as percent, or rounded.
 
     Both 10 and 0.1 are said for 10%. A reference of 0.5 is said as 50%; as for 50%, a
     question that asks for percent may have the reference 50, an integer from 2 to 100.

@@ -27,10 +27,10 @@ def same_regions(
     paired = _paired(one, other, same)
     if paired:
         return True, "the same intervals"
-    spans = [_spans(own, value) for own in (one, other)]
-    if spans[0] is None or spans[1] is None:
+    mine, theirs = _spans(one, value), _spans(other, value)
+    if mine is None or theirs is None:
         return (False, "another interval") if paired is False else (None, "ends without value")
-    agree = len(spans[0]) == len(spans[1]) and all(map(_same_span, *spans))
+    agree = len(mine) == len(theirs) and all(map(_same_span, mine, theirs))
     return (True, "the same set") if agree else (False, "another set")
 
 

@@ -143,7 +143,7 @@ def _empty_folder() -> Iterator[str]:
     """A folder that a program cannot write to, where it has become another user."""
     folder = tempfile.mkdtemp(prefix="limo-nb-")
     try:
-        os.chmod(folder, 0o555)
+        os.chmod(folder, 0o555)  # noqa: S103 # nobody may write
         yield folder
     finally:
         os.chmod(folder, 0o700)
@@ -214,7 +214,7 @@ def closed() -> dict[str, bool]:
     one. Environment: any variable.
     """
     with socket.create_server(("127.0.0.1", 0)) as server, tempfile.TemporaryDirectory() as at:
-        os.chmod(at, 0o755)
+        os.chmod(at, 0o755)  # noqa: S103 # the probe must be readable
         path = Path(at) / "readable"
         path.write_text("")
         call = [server.getsockname()[1], str(path)]

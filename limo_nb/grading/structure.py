@@ -115,7 +115,9 @@ UNKNOWN = r"[A-Za-z](?:_\{?\w\}?)?|\\[a-z]+"
 REALS = r"\\(?:mathbb|mathbf|Bbb)\s?\{?R\}?|\\R(?![a-z])"
 POSITIVE = re.compile(rf"(?:{REALS})(?:\^\{{?(?P<strict>\+)\}}?|_\{{(?P<sign>>|\\ge)\s?0\}})")
 SIZE = re.compile(rf"\|(?P<unknown>{UNKNOWN})\|")
-OUTSIDE = re.compile(rf"\|(?P<unknown>{UNKNOWN})\|\s?(?P<sign>>|\\ge(?![a-z]))\s?(?P<far>[^<>=|]+)")
+OUTSIDE = re.compile(
+    rf"\|(?P<unknown>{UNKNOWN})\|\s?(?P<sign>>|\\ge(?![a-z]))\s?(?P<far>[^<>=|]+)"
+)
 MEMBER = re.compile(rf"(?P<unknown>{UNKNOWN})\s?\\in(?![a-z])\s?(?P<set>.+)")
 BUILDER = re.compile(
     rf"(?P<unknown>{UNKNOWN})\s?(?:\\in\s?(?:{REALS})\s?)?(?:\\mid(?![a-z])|[|:])\s?(?P<rest>.+)"
@@ -170,24 +172,28 @@ def region(text: str) -> Region | None:
     """
     member = MEMBER.fullmatch(text)
     if member:
-        inner = region(member["set"])
-        return Region(inner.parts, member["unknown"]) if inner else None
+        told = region(member["set"])
+        return Region(told.parts, member["unknown"], told.holes) if told else None
     if text == r"\emptyset":
         return Region((), "")
     whole, sign, without = text.rpartition(r"\setminus")
     if sign:
-        shape, points = brackets(without.strip())
-        outer = region(whole.strip()) if shape == "{}" else None
-        return Region(outer.parts, outer.unknown, tuple(split(points))) if outer else None
+        around, holes = brackets(without.strip())
+        outer = region(whole.strip()) if around == "{}" else None
+        return Region(outer.parts, outer.unknown, tuple(split(holes))) if outer else None
     shape, inner = brackets(text)
     built = BUILDER.fullmatch(inner) if shape == "{}" else None
     if built:
         inside = region(built["rest"].replace(",", r"\land "))
-        fits = inside and inside.unknown in (built["unknown"], "")
-        return Region(inside.parts, "") if fits else None
-    found = [_part(alternative.strip(" ,")) for alternative in OR.split(text)]
-    if not all(found):
-        return None
+        if inside is None or inside.unknown not in (built["unknown"], ""):
+            return None
+        return Region(inside.parts, "")
+    found = []
+    for alternative in OR.split(text):
+        part = _part(alternative.strip(" ,"))
+        if part is None:
+            return None
+        found.append(part)
     unknowns = {own.unknown for own in found}
     if len(unknowns) > 1:
         return None
@@ -205,9 +211,9 @@ def _part(text: str) -> Region | None:
     outside = OUTSIDE.fullmatch(text)
     if outside:
         closed, far = outside["sign"] == r"\ge", outside["far"]
-        ends = (ENDLESS[0], f"-({far})"), (far, ENDLESS[1])
-        parts = (Interval(*ends[0], (False, closed)), Interval(*ends[1], (closed, False)))
-        return Region(parts, outside["unknown"])
+        below = Interval(ENDLESS[0], f"-({far})", (False, closed))
+        above = Interval(far, ENDLESS[1], (closed, False))
+        return Region((below, above), outside["unknown"])
     shape, inner = brackets(text)
     if shape == "{}":
         points = None if BUILDER.fullmatch(inner) else split(inner)
@@ -216,8 +222,8 @@ def _part(text: str) -> Region | None:
         return Region(tuple(Interval(p, p, (True, True)) for p in points), "")
     ends = split(inner)
     if shape and len(ends) == 2:
-        closed = shape[0] == "[", shape[1] == "]"
-        return Region((Interval(_end(ends[0]), _end(ends[1]), closed),), "")
+        both = shape[0] == "[", shape[1] == "]"
+        return Region((Interval(_end(ends[0]), _end(ends[1]), both),), "")
     return None if shape else _bounded(AND.split(text))
 
 
@@ -243,7 +249,7 @@ def _bounded(relations: list[str]) -> Region | None:
 
 
 def _bounds(relation: str) -> tuple[str, dict[str, tuple[str, bool]]] | None:
-    """(the unknown, its bounds) of "1<x<2" or "x>1": "low" and "high", "=" or "\\ne"."""
+    r"""(the unknown, its bounds) of "1<x<2" or "x>1": "low" and "high", "=" or "\ne"."""
     sides = COMPARED.split(relation)
     terms, signs = [side.strip() for side in sides[0::2]], sides[1::2]
     if not all(terms) or len(terms) not in (2, 3):
@@ -253,9 +259,9 @@ def _bounds(relation: str) -> tuple[str, dict[str, tuple[str, bool]]] | None:
     if signs[0] in TURNED:
         terms, signs = terms[::-1], [TURNED[sign] for sign in signs[::-1]]
     if len(terms) == 3:
-        closed = [sign == r"\le" for sign in signs]
+        first, second = (sign == r"\le" for sign in signs)
         ordered = set(signs) <= {"<", r"\le"} and re.fullmatch(UNKNOWN, terms[1])
-        found = {"low": (terms[0], closed[0]), "high": (terms[2], closed[1])}
+        found = {"low": (terms[0], first), "high": (terms[2], second)}
         return (terms[1], found) if ordered else None
     size = SIZE.fullmatch(terms[0])
     if size and signs[0] in ("<", r"\le"):

@@ -45,7 +45,7 @@ PARSING: tuple[tuple[re.Pattern, str | Callable], ...] = tuple(
 
 
 def _whole_fractions(text: str) -> str:
-    """`text` with braces around a denominator that TeX takes without: \\frac{a}2."""
+    r"""`text` with braces around a denominator that TeX takes without: \frac{a}2."""
     for match in [*re.finditer(r"\\frac\s*\{", text)][::-1]:
         end = closing(text, match.end() - 1)
         bare = re.compile(r"\s*(\w)").match(text, end + 1) if end > 0 else None
@@ -96,7 +96,7 @@ def parse(text: str) -> Any:
             return _plain(_converter().parse(version))
         except MemoryError:
             raise
-        except Exception:  # the grammar raises bare exceptions
+        except Exception:  # noqa: S112 # the grammar raises bare exceptions; the next may do
             continue
     return None
 
@@ -137,7 +137,7 @@ def _told_apart(wanted: Any, found: Any) -> tuple[Any, Any]:
     left, right = found.args
     if getattr(right, "is_Symbol", False) and not left.is_Symbol:
         return wanted, left
-    inner = getattr(left, "free_symbols", set())
+    inner: set = getattr(left, "free_symbols", set())
     unsolved = len(inner) == 1 and not left.is_Symbol and left.is_polynomial(*inner)
     return wanted, (found if not unsolved else left)
 

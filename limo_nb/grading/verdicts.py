@@ -1,4 +1,6 @@
-"""Verdicts: is the final answer of a response the reference? (chapter 8; paper, section 4)
+"""Verdicts: whether the final answer of a response is the reference.
+
+Chapter 8; paper, section 4.
 
 `extraction` finds the span, `canonical` writes it one way, `equivalence` compares; here is
 what stands around them: three-valued verdicts, batches, and isolation. Most answers are
@@ -49,7 +51,7 @@ LONGEST = 2000  # characters of an answer that is compared
 PROGRESS_FROM = 500  # comparisons from which a progress bar is shown
 WARM, WARM_UNITS = "limo_nb.grading.warm", "limo_nb.grading.warm_units"
 
-Reference = str | float | list | dict  # text, or what a reader of JSON gives
+Reference = str | float | list | tuple | dict  # text, or what a reader of JSON gives
 Comparison = tuple[str, str, float]  # a cleaned reference, a cleaned answer, the tolerance
 
 
@@ -93,13 +95,14 @@ def grade_many(
     """
     if len(references) != len(responses):
         raise ValueError(f"{len(references)} references for {len(responses)} responses")
-    tolerances = [tolerance] * len(references) if _is_one(tolerance) else list(tolerance)
-    verdicts: list[Verdict | None] = []
+    if isinstance(tolerance, int | float):
+        tolerance = [tolerance] * len(references)
+    verdicts: list[Verdict] = []
     waiting: dict[int, Comparison] = {}
-    rows = zip(references, responses, tolerances, strict=True)
+    rows = zip(references, responses, tolerance, strict=True)
     for index, (reference, response, allowed) in enumerate(rows):
         verdict, comparison = _first_look(reference, response, allowed, boxed_only)
-        verdicts.append(verdict)
+        verdicts.append(verdict or Verdict(None, None, "waiting"))
         if comparison:
             waiting[index] = comparison
     if waiting:
@@ -110,10 +113,6 @@ def grade_many(
             correct, reason = found[comparison]
             verdicts[index] = Verdict(correct, comparison[1], reason)
     return verdicts
-
-
-def _is_one(tolerance: float | Sequence[float]) -> bool:
-    return isinstance(tolerance, int | float)
 
 
 def _as_text(reference: Reference) -> str:
@@ -162,7 +161,7 @@ def agreement(
     are taken for correct, `false_negatives` of those labelled correct taken for wrong.
     """
     decided = [verdict.correct for verdict in verdicts]
-    found = {"items": len(decided), "correct": decided.count(True)}
+    found: dict[str, int | float] = {"items": len(decided), "correct": decided.count(True)}
     found |= {"wrong": decided.count(False), "unverifiable": decided.count(None)}
     known = [(v, bool(x)) for v, x in zip(decided, labels, strict=True) if x is not None]
     if known:
@@ -231,12 +230,12 @@ def _compare(comparisons: list[Comparison], workers: int, seconds: float) -> lis
     shown = len(comparisons) >= PROGRESS_FROM
     request = {"comparisons": comparisons, "workers": workers, "seconds": seconds,
                "units": registry.cache_info().currsize}  # fmt: skip
-    bar = progress_bar(len(comparisons), "answers", "grading") if shown else nullcontext()
-    with bar, _helper(request) as lines:
+    bar = progress_bar(len(comparisons), "answers", "grading") if shown else None
+    with bar if bar is not None else nullcontext(), _helper(request) as lines:
         for line in lines:
             for comparison, finding in json.loads(line):
                 found[tuple(comparison)] = tuple(finding)
-                if shown:
+                if bar is not None:
                     bar.update()
     return [found[comparison] for comparison in comparisons]
 
@@ -262,6 +261,7 @@ def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
             encoding="utf-8", env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
         )  # fmt: skip
+        assert process.stdin and process.stdout  # noqa: S101 # pipes, as asked for above
         try:
             json.dump(request, process.stdin)
             process.stdin.close()

@@ -61,6 +61,7 @@ class Mathematics:
     seconds: float = 5.0  # of processor time for one comparison
 
     def verify(self, references: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        """Whether the final answers are the references."""
         return grade_many(references, responses, self.workers, self.seconds)
 
     def statements(self, text: str) -> Iterator[tuple[int, str]]:
@@ -145,6 +146,7 @@ class UnitTests:
     trusted: bool = False
 
     def verify(self, references: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        """Whether the programs pass their tests."""
         return [trial.verdict() for trial in self.trials(references, responses)]
 
     def statements(self, text: str) -> Iterator[tuple[int, str]]:
@@ -164,12 +166,13 @@ class UnitTests:
         pairs = list(zip(references, map(program_of, responses), strict=True))
         different = list(dict.fromkeys(pairs))
         shown = len(different) >= PROGRESS_FROM
-        bar = progress_bar(len(different), "programs", "testing") if shown else nullcontext()
+        bar = progress_bar(len(different), "programs", "testing") if shown else None
         found = {}
-        with ThreadPoolExecutor(self.workers) as pool, bar:
+        shell = bar if bar is not None else nullcontext()
+        with ThreadPoolExecutor(self.workers) as pool, shell:
             for pair, trial in zip(different, pool.map(self._try, different), strict=True):
                 found[pair] = trial
-                if shown:
+                if bar is not None:
                     bar.update()
         return [found[pair] for pair in pairs]
 

@@ -16,8 +16,8 @@ EMPTY = {  # ways to say that there is nothing
     r"\emptyset", "无解", "空集", "不存在", "impossible", "no integer solutions",
 }  # fmt: skip
 LITTLE = frozenset(
-    "a an the on in at of is it are was be to due there that this they he she i we s its exactly"
-    " real always answer and".split()
+    "a an the on in at of is it are was be to due there that this they he she i we s its"
+    " exactly real always answer and".split()
 )
 DENYING = frozenset(
     "not no non never nor neither or but except without un none isn aren".split()
