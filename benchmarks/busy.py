@@ -54,7 +54,9 @@ def main() -> None:
     idle = given.idle_seconds or seconds(given.command)
     busy = beside(given.command, given.busy)
     print(hardware())
-    print(f"idle {idle:.0f} s, beside {given.busy} busy processes {busy:.0f} s: {busy / idle:.2f}")
+    print(
+        f"idle {idle:.0f} s, beside {given.busy} busy processes {busy:.0f} s: {busy / idle:.2f}"
+    )
 
 
 if __name__ == "__main__":
