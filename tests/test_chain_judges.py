@@ -43,21 +43,21 @@ RANDOM = [(f"q{i % 20}", float(s)) for i, s in enumerate(np.random.default_rng(0
     ],
 )
 def test_agreement_of_monotone_judges(judge, expected, within):
-    found = judges.agreement(judges.rescored(chains_of(RANDOM), judge), within)
+    found = judges.rank_agreement(judges.rescored(chains_of(RANDOM), judge), within)
     assert (found.value, found.low, found.high) == pytest.approx((expected,) * 3)
     assert (found.chains, found.questions) == (200, 20)
 
 
 def test_one_question_has_no_interval():
     rows = [{"question_id": "a", "rules": n, "score": n} for n in (0.1, 0.2, 0.4)]
-    found = judges.agreement(Dataset.from_list(rows))
+    found = judges.rank_agreement(Dataset.from_list(rows))
     assert found.value == pytest.approx(1) and np.isnan([found.low, found.high]).all()
 
 
 def test_an_unrelated_judge_agrees_by_chance_only():
     rng = np.random.default_rng(4)
     judged = judges.rescored(chains_of(RANDOM), lambda rows: list(rng.random(len(rows))))
-    found = judges.agreement(judged)
+    found = judges.rank_agreement(judged)
     assert found.low < 0 < found.high and found.high - found.low < 0.5
 
 
@@ -67,8 +67,8 @@ def test_within_sees_the_order_inside_questions_only():
     judged = judges.rescored(
         chains_of(rows), judge_by(lambda score: int(score) - (score - int(score)))
     )
-    assert judges.agreement(judged).value > 0.9
-    assert judges.agreement(judged, within=True).value == pytest.approx(-1)
+    assert judges.rank_agreement(judged).value > 0.9
+    assert judges.rank_agreement(judged, within=True).value == pytest.approx(-1)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -83,7 +83,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
             {"question_id": str(i), "rules": x, "score": y}
             for i, (x, y) in enumerate(zip(a, b, strict=True))
         ]
-        found = judges.agreement(Dataset.from_list(rows))
+        found = judges.rank_agreement(Dataset.from_list(rows))
         hits += found.low <= truth <= found.high
     assert hits >= 50
 
@@ -99,7 +99,7 @@ def test_chains_without_a_verdict_are_left_out():
 def test_nothing_to_compare_is_said(within):
     judged = judges.rescored(chains_of([("a", 0.1), ("b", 0.9)]), lambda rows: [0.5, 0.5])
     with pytest.raises(ValueError, match="nothing to compare"):
-        judges.agreement(judged, within)
+        judges.rank_agreement(judged, within)
 
 
 # ---------------------------------------------------------------- a model is asked
@@ -160,7 +160,7 @@ def test_likelihood_is_that_of_the_model():
 
 
 # ---------------------------------------------------------------- the grader's verdicts
-def test_sees_right_compares_within_questions():
+def test_pairwise_accuracy_compares_within_questions():
     scale = Scale(length=40, verification=10, exploration=10, granularity=10)
 
     def tried(name, text, correct, finished=True):
@@ -173,7 +173,7 @@ def test_sees_right_compares_within_questions():
         tried("d", GOOD, True), tried("d", BARE, False, finished=False),  # no pair
         tried("e", GOOD, True),
     ]  # fmt: skip
-    assert judges.sees_right(Dataset.from_list(rows), scale) == {
+    assert judges.pairwise_accuracy(Dataset.from_list(rows), scale) == {
         "a": 1.0,
         "b": 0.0,
         "c": 0.5,

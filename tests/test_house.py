@@ -32,17 +32,13 @@ ROOMS = [room for floor in FLOORS for room in floor]
 EXCEPTIONS: dict[str, str] = {
     "main": "what a script or a command starts with",
     # To be renamed: the second of each is used in its own room alone.
-    "Text": "a row of somebody's file; an answer in words",
-    "agreement": "of verdicts with labels; of judges with rules",
     "compare": "two models; two answers",
     "number": "an answer's value; a leaf of a formula",
     "parse": "LaTeX to a tree; LaTeX to sympy",
     "points": "a picture; places where formulas are compared",
-    "read": "rows of a format; a typed answer",
     "serve": "a worker that completes; a worker that grades",
     "settle": "a precision; a verdict",
     "side_by_side": "engines; two equations",
-    "words": "of a text; of a dimension of the score",
 }
 
 

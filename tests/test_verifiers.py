@@ -16,7 +16,7 @@ from limo_nb.grading.verifiers import (
     as_reference,
     program_of,
 )
-from limo_nb.problems.sources import COLUMNS
+from limo_nb.problems import COLUMNS
 from limo_nb.selection import (
     rates,
     solving,

@@ -1,27 +1,23 @@
-"""Reasoning chains: how good they are, what they contain, and which to keep.
+"""Which chains to keep, and which for comparison: the best, and levels of quality.
 
-LIMO v3 scores a chain by four dimensions (length 30 %, self-verification 20 %,
-exploration 25 %, granularity 25 %) and counts keywords relative to the length of the
-text. Words and weights stand in `scoring.yaml` with their reasons. Not published, so ours:
-a dimension grows linearly up to a reference and is 1 beyond it; the reference of a batch
-is its 95th percentile; of equal scores the shorter chain wins. Chapter 5.
+Of equal scores the shorter chain wins, a rule of ours (`ties` in `scoring.yaml`). LIMO v3
+cuts chains in five levels of quality, L1 to L5; how, it does not say. Chapters 5 and 9.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from limo_nb.chains.measures import first_right, measure
-from limo_nb.chains.scoring import Scale, count_words, score, settings, weights
+from limo_nb.chains.measures import assess
+from limo_nb.chains.scoring import Scale, chain_rules, count_words, weights
 
 
-# ---------------------------------------------------------------- choosing
+# ---------------------------------------------------------------- the best
 def _order(row: Mapping[str, Any]) -> tuple:
     """Best first; of equal scores the shorter chain, then the earlier teacher and sample."""
     length = _tie(row["tokens"])
@@ -30,7 +26,7 @@ def _order(row: Mapping[str, Any]) -> tuple:
 
 def _tie(length: float) -> float:
     """What is smaller for the better of two chains with the same score."""
-    return {"shorter": length, "longer": -length}[settings()["ties"]]
+    return {"shorter": length, "longer": -length}[chain_rules()["ties"]]
 
 
 def _some(chains: Dataset) -> list[dict]:
@@ -55,6 +51,7 @@ def best_rows(chains: Dataset, n: int) -> Dataset:
     return best.select(range(min(n, len(best))))
 
 
+# ---------------------------------------------------------------- levels of quality
 def levels(chains: Dataset, bands: int = 5, within: str = "question") -> Dataset:
     """Chains in `bands` bands of quality: column `band`, 1 (worst) to `bands` (best).
 
@@ -113,45 +110,7 @@ def _pool_bands(ranked: list[dict], bands: int) -> list[dict]:
     ]
 
 
-def graded(
-    rows: Sequence[Mapping[str, Any]],
-    bands: int = 5,
-    within: str = "pool",
-    scale: Scale | None = None,
-    count: Callable[[str], float] = count_words,
-) -> list[dict[str, Any]]:
-    """Score, level, dimensions and measures of every row (question, solution), in order.
-
-    `level` is the band of equal size, 1 (worst) to `bands`, in the ranking of all rows
-    ("pool") or of those with the same question ("question"); None in a group of fewer
-    than `bands`. Of equal scores the shorter chain is better, then the earlier. An
-    `answer` lets `after_answer` be measured. `count`, which is that of `measure`, tells
-    lengths too. The scale is that of the rows unless given.
-    """
-    if within not in ("pool", "question"):
-        raise ValueError(f'within is {within!r}: it may be "question" or "pool"')
-    texts = [row["solution"] for row in rows]
-    scale = scale or Scale.of(texts)
-    answered = first_right(texts, [row.get("answer") or "" for row in rows])
-    scores = [score(text, scale) for text in texts]
-    groups: dict[Any, list[tuple]] = {}
-    for place, (row, parts) in enumerate(zip(rows, scores, strict=True)):
-        key = row["question"] if within == "question" else None
-        rank = (parts.total, -_tie(count(row["solution"])), -place)
-        groups.setdefault(key, []).append((rank, place))
-    level = {
-        place: 1 + rank * bands // len(group)
-        for group in groups.values()
-        if len(group) >= bands
-        for rank, (_, place) in enumerate(sorted(group))
-    }
-    return [
-        {"score": parts.total, "level": level.get(place), **asdict(parts),
-         **asdict(measure(text, answered[place], rows[place].get("finished"), count))}
-        for place, (text, parts) in enumerate(zip(texts, scores, strict=True))
-    ]  # fmt: skip
-
-
+# ---------------------------------------------------------------- the control of length
 def habits(row: Mapping[str, Any]) -> float:
     """The score of a chain without its length, scaled to lie between 0 and 1."""
     parts = {name: weight for name, weight in weights().items() if name != "length"}
@@ -216,3 +175,49 @@ def levels_and_control(chains: Dataset, most: int = 5) -> dict[str, Dataset]:
     except ValueError:  # no two chains of a question are equally long
         pass
     return found
+
+
+# ---------------------------------------------------------------- rows of any file
+def score_rows(
+    rows: Sequence[Mapping[str, Any]],
+    bands: int = 5,
+    within: str = "pool",
+    scale: Scale | None = None,
+    count: Callable[[str], float] = count_words,
+) -> tuple[list[dict[str, Any]], Scale]:
+    """(score, level, dimensions and measures of every row, the scale), in order.
+
+    A row has question and solution. The scale is that of the rows unless given.
+
+    `level` is the band of equal size, 1 (worst) to `bands`, in the ranking of all rows
+    ("pool") or of those with the same question ("question"); None in a group of fewer
+    than `bands`. Of equal scores the shorter chain is better, then the earlier. An
+    `answer` lets `after_answer` be measured. `count`, which is that of `measure_chain`,
+    tells lengths too.
+    """
+    if within not in ("pool", "question"):
+        raise ValueError(f'within is {within!r}: it may be "question" or "pool"')
+    found, scale = assess(
+        [row["solution"] for row in rows],
+        [row.get("answer") or "" for row in rows],
+        [row.get("finished") for row in rows],
+        scale,
+        count=count,
+    )
+    groups: dict[Any, list[tuple]] = {}
+    for place, (row, known) in enumerate(zip(rows, found, strict=True)):
+        key = row["question"] if within == "question" else None
+        rank = (known.score.total, -_tie(known.length), -place)
+        groups.setdefault(key, []).append((rank, place))
+    level = {
+        place: 1 + rank * bands // len(group)
+        for group in groups.values()
+        if len(group) >= bands
+        for rank, (_, place) in enumerate(sorted(group))
+    }
+    scored = [
+        {"score": known.score.total, "level": level.get(place), **vars(known.score),
+         **vars(known.measures)}
+        for place, known in enumerate(found)
+    ]  # fmt: skip
+    return scored, scale

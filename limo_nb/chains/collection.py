@@ -1,32 +1,49 @@
-"""Reasoning chains: how good they are, what they contain, and which to keep.
-
-LIMO v3 scores a chain by four dimensions (length 30 %, self-verification 20 %,
-exploration 25 %, granularity 25 %) and counts keywords relative to the length of the
-text. Words and weights stand in `scoring.yaml` with their reasons. Not published, so ours:
-a dimension grows linearly up to a reference and is 1 beyond it; the reference of a batch
-is its 95th percentile; of equal scores the shorter chain wins. Chapter 5.
-"""
+"""Chains from the attempts of teachers (chapter 5; LIMO v3, section 3.2)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from limo_nb.chains.measures import Measures, first_right, measure
-from limo_nb.chains.scoring import ChainScore, Scale, count_words, score
-from limo_nb.grading.verifiers import (
-    MATHEMATICS,
-    Verifier,
-)
+from limo_nb.chains.measures import Assessment, assess
+from limo_nb.chains.scoring import Scale, count_words
+from limo_nb.grading.verifiers import MATHEMATICS, Verifier
+from limo_nb.problems import Problem
+
+Attempts = Iterable[Mapping[str, Any]]  # rows of selection's Attempt, perhaps with a teacher
 
 
-# ---------------------------------------------------------------- collecting
+class Chain(TypedDict):
+    """A row of a table of chains: a right, finished solution with its score and measures."""
+
+    question_id: str
+    teacher: str  # the model, "" where one only was asked
+    sample: int  # its number among the attempts at the question
+    question: str
+    answer: str  # the reference
+    solution: str  # the chain
+    subject: str
+    level: int  # of the problem; 0: unknown
+    score: float  # 0 to 1: the weighted sum of the next four, each 0 to 1
+    length: float
+    verification: float
+    exploration: float
+    granularity: float
+    steps: int  # from here on see `Measures`
+    checks: int
+    backtracks: int
+    repetition: float
+    mixing: float
+    truncated: bool
+    after_answer: float | None
+    tokens: int  # of the solution, by the teacher's tokenizer
+
+
 def from_teachers(
     teachers: Sequence[str], solve: Callable[[str, Path], Dataset], folder: Path
 ) -> Dataset:
@@ -54,11 +71,10 @@ def collect(
     """The different correct, finished chains of `attempts`, with scores.
 
     `verifier` is that of the attempts (`selection.solve`); it finds where a chain is done.
-    `count` is that of `measure`.
+    `count` is that of `measure_chain`.
 
-    Columns: question_id, teacher, sample, question, answer, solution (the chain),
-    subject, level, score, the four dimensions, the fields of `Measures`, tokens. The
-    scale is that of these chains unless given. Raises ValueError if no attempt is correct.
+    Rows of `Chain`. The scale is that of these chains unless given. Raises ValueError if no
+    attempt is correct.
     """
     by_id = {row["id"]: row for row in problems}
     correct = list(_different(row for row in attempts if row["correct"] and row["finished"]))
@@ -70,19 +86,14 @@ def collect(
     unknown = {row["id"] for row in correct} - by_id.keys()
     if unknown:
         raise ValueError(f"attempts at questions not among the problems: {sorted(unknown)[:3]}")
+    asked: list[Problem] = [by_id[row["id"]] for row in correct]
     texts = [row["text"].strip() for row in correct]
-    scale = scale or Scale.of(texts)
-    references = [by_id[row["id"]]["answer"] for row in correct]
-    answered = first_right(texts, references, verifier)
-    return Dataset.from_list(
-        [
-            _chain(by_id[row["id"]], row, score(text, scale), measure(text, place, True, count))
-            for row, text, place in zip(correct, texts, answered, strict=True)
-        ]
-    )
+    answers, finished = [row["answer"] for row in asked], [True] * len(texts)
+    found, _ = assess(texts, answers, finished, scale, verifier, count)
+    return Dataset.from_list(list(map(_chain, asked, correct, found)))
 
 
-def _different(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _different(attempts: Attempts) -> Iterator[Mapping[str, Any]]:
     """Attempts by question, teacher and sample, without repeated texts of a question."""
     seen = set()
     for row in sorted(attempts, key=lambda r: (r["id"], r.get("teacher", ""), r["sample"])):
@@ -92,22 +103,28 @@ def _different(attempts: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, A
             yield row
 
 
-def _chain(
-    problem: Mapping[str, Any],
-    attempt: Mapping[str, Any],
-    parts: ChainScore,
-    measures: Measures,
-) -> dict:
+def _chain(problem: Problem, attempt: Mapping[str, Any], found: Assessment) -> Chain:
     return {
         "question_id": problem["id"],
         "teacher": attempt.get("teacher", ""),
         "sample": attempt["sample"],
-        **{name: problem[name] for name in ("question", "answer")},
+        "question": problem["question"],
+        "answer": problem["answer"],
         "solution": attempt["text"].strip(),
-        **{name: problem[name] for name in ("subject", "level")},
-        "score": parts.total,
-        **asdict(parts),
-        **asdict(measures),
+        "subject": problem["subject"],
+        "level": problem["level"],
+        "score": found.score.total,
+        "length": found.score.length,
+        "verification": found.score.verification,
+        "exploration": found.score.exploration,
+        "granularity": found.score.granularity,
+        "steps": found.measures.steps,
+        "checks": found.measures.checks,
+        "backtracks": found.measures.backtracks,
+        "repetition": found.measures.repetition,
+        "mixing": found.measures.mixing,
+        "truncated": found.measures.truncated,
+        "after_answer": found.measures.after_answer,
         "tokens": attempt["tokens"],
     }
 

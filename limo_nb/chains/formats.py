@@ -26,18 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from limo_nb.core.files import write_json
-from limo_nb.core.records import (
-    records,
-    required,
-)
+from limo_nb.core.records import read_records, required, write_records
 from limo_nb.grading.extraction import final_answer
-from limo_nb.problems import sources
+from limo_nb.problems import reading
 
 Row = dict[str, Any]
 RELEASED = {"GAIR/LIMO": "LIMO v1", "GAIR/LIMO-v2": "LIMO v3"}  # Hub name -> in paper.yaml
 ROW = ("question", "solution", "answer")
 # What a record of no format may call them; the first name that it has is taken.
-NAMES = {name: sources.NAMES[name] for name in ROW}
+NAMES = {name: reading.NAMES[name] for name in ROW}
 NAMES["solution"] += ("text",)  # a completion; elsewhere it may be any text
 
 
@@ -142,8 +139,8 @@ def format_of(row: Mapping[str, Any]) -> str:
     if found := _formats(row):
         return found[0]
     known = "; ".join(f"{name}: {', '.join(form.keys)}" for name, form in FORMATS.items())
-    found = ", ".join(map(str, row)) or "(none)"
-    raise ValueError(f"columns {found} are of no format ({known})")
+    columns = ", ".join(map(str, row)) or "(none)"
+    raise ValueError(f"columns {columns} are of no format ({known})")
 
 
 def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -188,7 +185,7 @@ def _complete(row: Row) -> None:
         row.pop("system", None)
 
 
-def read(source: str | Path, broken: list[str] | None = None) -> list[Row]:
+def read_rows(source: str | Path, broken: list[str] | None = None) -> list[Row]:
     """The rows of a file (JSON, JSONL, Parquet; any format) or of a released data set.
 
     Broken rows are an error that names the first of them; with a list `broken`, the
@@ -196,7 +193,7 @@ def read(source: str | Path, broken: list[str] | None = None) -> list[Row]:
     left.
     """
     faults: list[str] = []
-    places = load_released(str(source)) if str(source) in RELEASED else records(
+    places = load_released(str(source)) if str(source) in RELEASED else read_records(
         Path(source), faults
     )  # fmt: skip
     rows = []
@@ -257,18 +254,16 @@ def convert(rows: Iterable[Mapping[str, Any]], to: str, system: str) -> list[Row
     return records
 
 
-def write(records: Iterable[Mapping[str, Any]], file: Path) -> None:
+def write_rows(records: Iterable[Mapping[str, Any]], file: Path) -> None:
     """Write records to a .json, .jsonl or .parquet file, whole or not at all."""
-    from limo_nb.core import records as rows
-
     if file.suffix == ".json":
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, list(records))
     else:
-        rows.write(records, file)
+        write_records(records, file)
 
 
-def entry(to: str, file: Path) -> dict[str, Any]:
+def llama_factory_entry(to: str, file: Path) -> dict[str, Any]:
     """What LLaMA-Factory must know of `file`, the system prompt's column among it.
 
     ValueError for format `limo`, whose rows cannot say the system prompt.
@@ -288,7 +283,7 @@ def dataset_info(file: Path, to: str, name: str) -> Path:
     LLaMA-Factory is then called with `dataset: NAME` and `dataset_dir: FOLDER`. Other
     entries stay.
     """
-    added = entry(to, file)
+    added = llama_factory_entry(to, file)
     path = file.parent / "dataset_info.json"
     try:
         known = json.loads(path.read_text("utf-8")) if path.exists() else {}

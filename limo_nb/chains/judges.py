@@ -22,16 +22,13 @@ from scipy.stats import rankdata
 from limo_nb.chains.scoring import (
     DIMENSIONS,
     Scale,
+    chain_rules,
     count_words,
     score,
-    settings,
     weights,
 )
 from limo_nb.core.progress import progress_bar
-from limo_nb.core.settings import (
-    EngineSettings,
-    Sampling,
-)
+from limo_nb.core.settings import EngineSettings, Sampling
 from limo_nb.inference import (
     chat_prompt,
     complete,
@@ -71,7 +68,7 @@ def rescored(chains: Dataset, judge: Judge) -> Dataset:
 
 # ---------------------------------------------------------------- agreement
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """Spearman's rank correlation of two scores with its 95 % interval."""
 
     value: float
@@ -87,7 +84,7 @@ class Agreement:
         )
 
 
-def agreement(judged: Dataset, within: bool = False) -> Agreement:
+def rank_agreement(judged: Dataset, within: bool = False) -> RankAgreement:
     """How far a judge orders chains as the rules do; `judged` comes from `rescored`.
 
     `within` compares chains of the same question only (ranks within each question, its
@@ -112,7 +109,9 @@ def agreement(judged: Dataset, within: bool = False) -> Agreement:
     low, high = np.nanquantile(_correlation(sums[picks].sum(axis=1)), (0.025, 0.975))
     if len(sums) == 1:  # nothing to resample
         low = high = np.nan
-    return Agreement(float(value), float(low), float(high), int(sums[:, 0].sum()), len(sums))
+    return RankAgreement(
+        float(value), float(low), float(high), int(sums[:, 0].sum()), len(sums)
+    )
 
 
 def _centred_ranks(table: np.ndarray) -> np.ndarray:
@@ -130,11 +129,11 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
     """The correlation from sums (…, 6), nan where a column does not vary."""
     n, a, b, aa, bb, ab = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = (aa - a * a / n) * (bb - b * b / n)
-        return np.where(spread > 1e-9, (ab - a * b / n) / np.sqrt(spread), np.nan)
+        variances = (aa - a * a / n) * (bb - b * b / n)
+        return np.where(variances > 1e-9, (ab - a * b / n) / np.sqrt(variances), np.nan)
 
 
-def sees_right(attempts: Dataset, scale: Scale) -> dict[str, float]:
+def pairwise_accuracy(attempts: Dataset, scale: Scale) -> dict[str, float]:
     """How often a right chain outscores a wrong one of the same question, per question.
 
     Over all such pairs of finished attempts; a tie counts half. A score that knows
@@ -152,8 +151,8 @@ def sees_right(attempts: Dataset, scale: Scale) -> dict[str, float]:
     }
 
 
-def sight(seen: Mapping[str, float], interval: tuple[float, float, float]) -> str:
-    """What `sees_right` and the interval of its mean over questions say, as a sentence."""
+def pairwise_finding(seen: Mapping[str, float], interval: tuple[float, float, float]) -> str:
+    """What `pairwise_accuracy` and the interval of its mean say, as a sentence."""
     wins, low, high = (100 * share for share in interval)
     verdict = "shows no clear sign of seeing what is right"
     if low > 50:
@@ -181,6 +180,7 @@ class ModelJudge:
     sampling: Sampling = Sampling(max_new_tokens=256)
 
     def __call__(self, chains: Sequence[Mapping[str, Any]]) -> list[float | None]:
+        """The weighted mean of the marks, None for a reply that has none; see `Judge`."""
         items = [(str(i), judging_prompt(row)) for i, row in enumerate(chains)]
         with open_engine(self.engine, self.model) as engine:
             replies = complete(engine, items, self.sampling, self.store, label="judged")
@@ -190,7 +190,7 @@ class ModelJudge:
 def judging_prompt(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """The conversation that asks for marks; the chain is fenced and called material."""
     asked = "\n".join(
-        f"- {name}: {settings()['dimensions'][name]['reason']}" for name in DIMENSIONS
+        f"- {name}: {chain_rules()['dimensions'][name]['reason']}" for name in DIMENSIONS
     )
     fence = "=" * (1 + max((len(run) for run in re.findall("=+", row["solution"])), default=2))
     return chat_prompt(
@@ -235,6 +235,7 @@ class LikelihoodJudge:
     dtype: str = "auto"
 
     def __call__(self, chains: Sequence[Mapping[str, Any]]) -> list[float | None]:
+        """Mean probabilities, None for an empty chain; see `Judge`."""
         model, tokenizer = load_model(self.model, self.dtype)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         found: list[float | None] = []

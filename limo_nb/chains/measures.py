@@ -1,10 +1,7 @@
-"""Reasoning chains: how good they are, what they contain, and which to keep.
+"""What chains contain, measured beside the score and never weighted (chapter 5).
 
-LIMO v3 scores a chain by four dimensions (length 30 %, self-verification 20 %,
-exploration 25 %, granularity 25 %) and counts keywords relative to the length of the
-text. Words and weights stand in `scoring.yaml` with their reasons. Not published, so ours:
-a dimension grows linearly up to a reference and is 1 beyond it; the reference of a batch
-is its 95th percentile; of equal scores the shorter chain wins. Chapter 5.
+Steps, checks, thoughts taken back, repetition, mixed languages, a missing end, and how much
+comes after the first right answer.
 """
 
 from __future__ import annotations
@@ -15,16 +12,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from limo_nb.chains.scoring import WORD, _found, count_words, keywords, settings
-from limo_nb.grading.extraction import final_answer
-from limo_nb.grading.verifiers import (
-    MATHEMATICS,
-    SENTENCE,
-    Verifier,
+from limo_nb.chains.scoring import (
+    WORD,
+    ChainScore,
+    Reading,
+    Scale,
+    chain_rules,
+    count_words,
+    occurrences,
+    without_overlap,
 )
+from limo_nb.grading.extraction import final_answer
+from limo_nb.grading.verifiers import MATHEMATICS, SENTENCE, Verifier
 
 LABEL = re.compile(r"(?<!\S)\d{1,3}\)(?=\s)|(?m:^\s*\d{1,3}\.)(?=\s)|\b[Ss]tep \d{1,3}\b")
 EQUATION = re.compile(r"\S\s*=\s*\S|\bgives\b|\bequals\b")
+FORMULA = re.compile(r"\$[^$\n]*\$|\\[a-zA-Z]+|\b[^\W\d_]\b")  # no language: $…$, \frac, x
+FOREIGN = re.compile(r"[^\W\d_\x00-\x7f]")  # a letter that may be of another script
+ENDS = (".", "!", "?", "。", "！", "？", "$", "]", ")", "`")  # of a text that was not cut
 
 
 # ---------------------------------------------------------------- sentences
@@ -40,10 +45,11 @@ def role(sentence: str) -> str:
     """
     if "\\boxed" in sentence:
         return "answer"
-    seen = {name for _, _, name in keywords(sentence)}
+    found = occurrences(sentence)
+    seen = {name for _, _, name in without_overlap(found)}
     if "verification" in seen:
         return "check"
-    if "exploration" in seen or any(_found("backtracks", sentence)):
+    if "exploration" in seen or any(name == "backtracks" for _, _, name in found):
         return "exploration"
     if LABEL.search(sentence):
         return "step"
@@ -67,7 +73,7 @@ class Measures:
     after_answer: float | None
 
 
-def measure(
+def measure_chain(
     text: str,
     answered: int | None = None,
     finished: bool | None = None,
@@ -77,20 +83,72 @@ def measure(
 
     `answered` is where its first right answer ends (`first_right`), None if unknown;
     `finished` is what the engine said, None if nobody knows: then the text decides. `count`
-    counts the tokens of a text (`generation.token_counter`); without it, words stand for
+    counts the tokens of a text (`inference.token_counter`); without it, words stand for
     them.
     """
+    reading = Reading(text)
+    return _measured(reading, _length(reading, count), answered, finished, count)
+
+
+def _length(reading: Reading, count: Callable[[str], float]) -> float:
+    return reading.length if count is count_words else count(reading.text)
+
+
+def _measured(
+    reading: Reading,
+    length: float,
+    answered: int | None,
+    finished: bool | None,
+    count: Callable[[str], float],
+) -> Measures:
+    text = reading.text
     steps, checks = _steps_and_checks(text)
-    after = None if answered is None else count(text[answered:]) / max(count(text), 1)
+    after = None if answered is None else count(text[answered:]) / max(length, 1)
     return Measures(
         steps=steps,
         checks=checks,
-        backtracks=sum(1 for _ in _found("backtracks", text)),
-        repetition=repetition(text),
+        backtracks=sum(name == "backtracks" for _, _, name in reading.occurrences),
+        repetition=_repetition(reading.words),
         mixing=mixing(text),
         truncated=looks_cut(text) if finished is None else not finished,
         after_answer=after,
     )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that is known of a chain: its score, its measures, its length (of `count`)."""
+
+    score: ChainScore
+    measures: Measures
+    length: float
+
+
+def assess(
+    texts: Sequence[str],
+    references: Sequence[str],
+    finished: Sequence[bool | None],
+    scale: Scale | None = None,
+    verifier: Verifier = MATHEMATICS,
+    count: Callable[[str], float] = count_words,
+) -> tuple[list[Assessment], Scale]:
+    """(what is known of each of `texts`, the scale: theirs unless given); each is read once.
+
+    `references` are the right answers, "" where there is none; the others are those of
+    `measure_chain` and `first_right`.
+    """
+    answered = first_right(texts, references, verifier)
+    found = []
+    for text, place, end in zip(texts, answered, finished, strict=True):
+        reading = Reading(text)
+        length = _length(reading, count)
+        found.append((reading.rates, _measured(reading, length, place, end, count), length))
+    scale = scale or Scale.of_rates([rates for rates, _, _ in found])
+    assessed = [
+        Assessment(ChainScore.of_rates(rates, scale), measures, length)
+        for rates, measures, length in found
+    ]
+    return assessed, scale
 
 
 def _steps_and_checks(text: str) -> tuple[int, int]:
@@ -117,13 +175,15 @@ def repetition(text: str) -> float:
 
     seq-rep-4 of Welleck et al. 2020; near 1 where a chain goes round in a loop.
     """
-    n = settings()["repetition"]
-    found = [match.group().lower() for match in WORD.finditer(text)]
-    runs = Counter(zip(*(found[i:] for i in range(n)), strict=False))
-    return 1 - len(runs) / runs.total() if runs else 0.0
+    return _repetition(Reading(text).words)
 
 
-FORMULA = re.compile(r"\$[^$\n]*\$|\\[a-zA-Z]+|\b[^\W\d_]\b")  # no language: $…$, \frac, x
+def _repetition(words: list[str]) -> float:
+    n = chain_rules()["repetition"]
+    lower = [word.lower() for word in words]
+    runs = len(lower) - n + 1
+    different = len(set(zip(*(lower[i:] for i in range(n)), strict=False)))
+    return 1 - different / runs if runs > 0 else 0.0
 
 
 def mixing(text: str) -> float:
@@ -132,13 +192,15 @@ def mixing(text: str) -> float:
     Scripts are told by the Unicode names of letters; formulas and single letters are no
     language. A chain that begins in English and ends in Chinese shows here.
     """
+    if not FOREIGN.search(text):
+        return 0.0
+    initials = Counter(word[0] for word in WORD.findall(FORMULA.sub(" ", text)))
     scripts: Counter[str] = Counter()
-    for match in WORD.finditer(FORMULA.sub(" ", text)):
-        letter = match.group()[0]
+    for letter, times in initials.items():
         if letter.isalpha():
             script = unicodedata.name(letter, "OTHER").split()[0]
-            ideograph = script == "CJK"
-            scripts[script] += 1 / settings()["characters_per_word"] if ideograph else 1
+            size = 1 / chain_rules()["characters_per_word"] if script == "CJK" else 1
+            scripts[script] += times * size
     return 1 - max(scripts.values()) / sum(scripts.values()) if scripts else 0.0
 
 
@@ -151,8 +213,7 @@ def looks_cut(text: str) -> bool:
     if final_answer(text) is None:
         return True
     last = (sentences(text) or [""])[-1].rstrip("*_ ")
-    ended = last.endswith((".", "!", "?", "。", "！", "？", "$", "]", ")", "`"))
-    return not ended and final_answer(last) is None
+    return not last.endswith(ENDS) and final_answer(last) is None
 
 
 def first_right(

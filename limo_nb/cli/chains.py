@@ -44,10 +44,8 @@ def score(
     check_written(Path(file), ("--out", out, records.WRITTEN))
     broken: list[str] = []
     read = formats.read_rows(file, broken if skip_broken else None)
-    ruler = scoring.Scale.default() if scale == "limo" else scoring.Scale.of(
-        row["solution"] for row in read
-    )  # fmt: skip
-    scored = choice.score_rows(read, bands, within, ruler, _counter(tokenizer))
+    given = scoring.Scale.default() if scale == "limo" else None
+    scored, ruler = choice.score_rows(read, bands, within, given, _counter(tokenizer))
     name_broken(broken)
     if out:
         records.write_records(map(_joined, read, scored), out)

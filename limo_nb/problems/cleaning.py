@@ -1,4 +1,4 @@
-"""Filters of the problem pool: what must not be in it (chapter 3; LIMO v3, section 3.1).
+"""Filters of the problem pool: what must not be in it (chapter 3; LIMO v3, section 3).
 
 Nothing leaves the pool silently: each filter returns what it kept and, for what it
 dropped, why and because of which counterpart. Of equal problems the first stays.
@@ -127,10 +127,10 @@ def decontaminate(
     item as a whole falls whatever its length, even where all spaces differ; an item of
     fewer words than that matches as a whole only. `threshold` is the least share of a
     problem's n-grams that one item must have (0: one n-gram is enough), `normal` the form
-    in which texts are compared (`text.FORMS`). The papers do not say which n they took: s1
-    uses 13 words, open-r1 8. A common phrase of that length (AIME's "where m and n are
-    relatively prime …") drops clean problems as well; `overlap`, the share found in the
-    counterpart, tells them apart.
+    in which texts are compared (`text.FORMS`). LIMO does not say which n it took:
+    s1 and open-r1 use 8 words, GPT-3 used 13. A common phrase of that length (AIME's "where
+    m and n are relatively prime …") drops clean problems as well; `overlap`, the share
+    found in the counterpart, tells them apart.
     """
     items = tuple(_column(benchmark_rows, "question"))
     decontaminator = Decontaminator(items, ngram, characters, threshold, normal)

@@ -1,4 +1,4 @@
-"""Which problems repeat a benchmark item (chapter 3; LIMO v3, section 3.1).
+"""Which problems repeat a benchmark item (chapter 3; LIMO v3, section 3).
 
 The rule is that of n-grams: a problem falls that shares n consecutive words with an item.
 A pool passes a prefilter of hashes first, which holds back every problem that may fall and

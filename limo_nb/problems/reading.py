@@ -19,7 +19,7 @@ from datasets import Dataset, Features, concatenate_datasets
 
 from limo_nb.core.records import BATCH, SUFFIXES, read_records
 from limo_nb.grading.extraction import final_answer
-from limo_nb.problems.schema import COLUMNS, TEXTS, Problem, Text
+from limo_nb.problems.schema import COLUMNS, TEXTS, Problem, Question
 
 # What sources call the columns; the first name that a row has is taken.
 NAMES = {
@@ -33,7 +33,7 @@ NAMES = {
 }
 
 Numbered = Iterable[tuple[int, tuple[str, Any]]]  # number in the source, place, row
-Row = TypeVar("Row", Problem, Text)
+Row = TypeVar("Row", Problem, Question)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_texts(
     layout = Layout({"question": question} if question else {})
     prefix = f"{path.stem}-" if label else ""
 
-    def read(record: Any, place: str, number: int) -> Text:
+    def read(record: Any, place: str, number: int) -> Question:
         return _text(record, place, prefix, number, layout)
 
     rows = _sound(enumerate(read_records(path, broken), 1), read, broken)
@@ -206,7 +206,7 @@ def _mapping(record: Any, place: str) -> Mapping[str, Any]:
     return record
 
 
-def _text(record: Any, place: str, prefix: str, number: int, layout: Layout) -> Text:
+def _text(record: Any, place: str, prefix: str, number: int, layout: Layout) -> Question:
     identifier = _field(_mapping(record, place), "id", layout)
     name = f"row {number}" if identifier in (None, "") else str(identifier)
     text = _field(record, "question", layout, place)

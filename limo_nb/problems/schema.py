@@ -7,7 +7,7 @@ from typing import TypedDict, get_type_hints
 from datasets import Features, Value
 
 
-class Text(TypedDict):
+class Question(TypedDict):
     """A row of a file that somebody asks about: a question, with its answer if it has one."""
 
     id: str  # its own, or "row N", counted from 1
@@ -46,4 +46,4 @@ def _columns(schema: type) -> Features:
     return Features({name: Value(_KINDS[kind]) for name, kind in kinds.items()})
 
 
-TEXTS, COLUMNS, DROPPED = _columns(Text), _columns(Problem), _columns(Drop)
+TEXTS, COLUMNS, DROPPED = _columns(Question), _columns(Problem), _columns(Drop)

@@ -1,6 +1,6 @@
 """Texts as they are compared: normal forms, words, n-grams, the Jaccard index (chapter 3).
 
-LIMO publishes neither the normal form nor the n of its decontamination (v3, section 3.1);
+LIMO publishes neither the normal form nor the n of its decontamination (v3, section 3);
 what counts as a difference between two problems is decided here.
 """
 

@@ -26,7 +26,7 @@ ROWS = [
 
 def written(rows, folder, to="limo", suffix=".jsonl"):
     file = folder / f"rows-{to}{suffix}"
-    formats.write(formats.convert(rows, to, "Think."), file)
+    formats.write_rows(formats.convert(rows, to, "Think."), file)
     return file
 
 
@@ -35,7 +35,7 @@ def written(rows, folder, to="limo", suffix=".jsonl"):
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
 def test_round_trip_through_a_file(to, suffix, tmp_path):
     rows = ROWS[:2] if suffix == ".parquet" else ROWS  # its rows share their columns
-    back = formats.read(written(rows, tmp_path, to, suffix))
+    back = formats.read_rows(written(rows, tmp_path, to, suffix))
     prompt = {} if to == "limo" else {"system": "Think."}
     assert back == [{**row, **prompt} for row in rows]
 
@@ -43,7 +43,7 @@ def test_round_trip_through_a_file(to, suffix, tmp_path):
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
 def test_every_format_becomes_every_other(first, second, tmp_path):
-    once = formats.read(written(ROWS, tmp_path, first))
+    once = formats.read_rows(written(ROWS, tmp_path, first))
     direct = formats.convert(ROWS, second, "Think.")
     assert formats.convert(once, second, "Think.") == direct
 
@@ -120,7 +120,7 @@ def test_llama_factory_sees_prompt_question_and_solution(to, tmp_path):
 
 def test_alpaca_entry_maps_the_system_column():
     """LLaMA-Factory's alpaca reader ignores a column that is not mapped (LIMO issues 6, 11)."""
-    assert formats.entry("alpaca", formats.Path("a.json"))["columns"] == {
+    assert formats.llama_factory_entry("alpaca", formats.Path("a.json"))["columns"] == {
         "prompt": "instruction", "query": "input", "response": "output", "system": "system",
     }  # fmt: skip
 
@@ -173,11 +173,11 @@ def test_a_broken_row_is_named_by_file_and_line(line, message, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(f"{GOOD}\n\n{line}\n{GOOD}\n")
     with pytest.raises(ValueError, match="1 broken rows") as error:
-        formats.read(file)
+        formats.read_rows(file)
     assert f"{file}, line 3: " in str(error.value) and message in str(error.value)
     assert str(error.value).count(str(file)) == 2  # the head and the place, not more
     broken = []
-    assert formats.read(file, broken) == [ROWS[0], ROWS[0]]
+    assert formats.read_rows(file, broken) == [ROWS[0], ROWS[0]]
     assert len(broken) == 1 and message in broken[0]
 
 
@@ -185,11 +185,11 @@ def test_nothing_left_is_an_error(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text("{}\n" * 7)
     with pytest.raises(ValueError, match="7 broken rows") as error:
-        formats.read(file, [])
+        formats.read_rows(file, [])
     assert str(error.value).count("line") == 5  # the first five are enough to see why
     file.write_text("")
     with pytest.raises(ValueError, match="has no rows"):
-        formats.read(file, [])
+        formats.read_rows(file, [])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_nothing_left_is_an_error(tmp_path):
         (lambda: formats.convert([{"question": "q"}], "limo", ""), "row 1: no solution"),
         (lambda: formats.convert([{**ROWS[0], "input": "x"}], "alpaca", ""), "'input' has a"),
         (lambda: formats.load_released("GAIR/Other"), "is not a released data set"),
-        (lambda: formats.write([], formats.Path("rows.csv")), ".jsonl or .parquet"),
+        (lambda: formats.write_rows([], formats.Path("rows.csv")), ".jsonl or .parquet"),
     ],
 )
 def test_what_is_wrong_is_said(call, message):
@@ -216,13 +216,13 @@ def test_released_sets_load_by_name(name, tmp_path, monkeypatch):
     Dataset.from_list(ROWS[:2]).to_json(str(folder / "limo.jsonl"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    assert formats.read(name) == ROWS[:2]
+    assert formats.read_rows(name) == ROWS[:2]
 
 
 def test_without_network_and_cache_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="GAIR/LIMO-v2 is neither .* HF_ENDPOINT"):
-        formats.read("GAIR/LIMO-v2")
+        formats.read_rows("GAIR/LIMO-v2")
 
 
 # ---------------------------------------------------------------- as commands
@@ -272,7 +272,7 @@ def test_commands_name_broken_rows_and_go_on_if_told_to(tmp_path):
     assert 'File "' not in done.stderr
     done = command(tmp_path, "score", "rows.jsonl", "--skip-broken", "--out", "scored.jsonl")
     assert done.returncode == 0 and "left out: rows.jsonl, line 2" in done.stderr
-    (row,) = formats.read(tmp_path / "scored.jsonl")
+    (row,) = formats.read_rows(tmp_path / "scored.jsonl")
     assert row["question"] == ROWS[0]["question"] and row["band"] is None
     assert "level" not in row  # that would be the problem's
     done = command(tmp_path, "convert", "rows.jsonl", "o.json", "--to", "limo", "--register",
