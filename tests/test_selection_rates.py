@@ -101,18 +101,18 @@ def test_mean_interval_holds_the_mean_and_narrows_with_questions():
 )
 def test_keep_by_rate(marks, keep, reason):
     counts = rates.solve_counts(attempts(a=marks))
-    sieved = rates.keep_by_rate(problems("a"), counts, keep)
-    assert (len(sieved.kept), len(sieved.dropped)) == ((0, 1) if reason else (1, 0))
-    assert sieved.dropped.features == DROPPED
-    assert [row["reason"].startswith(reason) for row in sieved.dropped] == [True] * bool(reason)
+    result = rates.keep_by_rate(problems("a"), counts, keep)
+    assert (len(result.kept), len(result.dropped)) == ((0, 1) if reason else (1, 0))
+    assert result.dropped.features == DROPPED
+    assert [row["reason"].startswith(reason) for row in result.dropped] == [True] * bool(reason)
 
 
 def test_filter_keeps_order_and_accounts_for_all():
     counts = rates.solve_counts(attempts(a="+-", b="--", c="++", d="-+", e="++"))
-    sieved = rates.keep_by_rate(problems(*"dcbae"), counts, (1, 1))
-    assert sieved.kept["id"] == ["d", "a"]
-    assert sieved.dropped["id"] == ["c", "b", "e"]
-    assert sieved.reasons() == {
+    result = rates.keep_by_rate(problems(*"dcbae"), counts, (1, 1))
+    assert result.kept["id"] == ["d", "a"]
+    assert result.dropped["id"] == ["c", "b", "e"]
+    assert result.reasons() == {
         "too easy: more than 1 correct": 2,
         "too hard: fewer than 1 correct": 1,
     }
@@ -134,11 +134,11 @@ def test_filter_says_what_is_wrong(counts, keep, message):
 
 def test_reasons_can_be_counted_where_sampling_stopped_early():
     counts = rates.solve_counts(attempts(a="+", b="-+", c="--+", d="----"))
-    sieved = rates.keep_by_rate(problems(*"abcd"), counts, (0, 0))
-    assert sieved.reasons() == {"too easy: more than 0 correct": 3}
+    result = rates.keep_by_rate(problems(*"abcd"), counts, (0, 0))
+    assert result.reasons() == {"too easy: more than 0 correct": 3}
 
 
 def test_a_question_that_is_settled_needs_no_more_attempts():
     counts = rates.solve_counts(attempts(a="+---", b="++", c="++++"))
-    sieved = rates.keep_by_rate(problems("a", "b", "c"), counts, (0, 1))
-    assert sieved.kept["id"] == ["a"]
+    result = rates.keep_by_rate(problems("a", "b", "c"), counts, (0, 1))
+    assert result.kept["id"] == ["a"]

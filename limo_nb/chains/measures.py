@@ -115,42 +115,6 @@ def _measured(
     )
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """All that is known of a chain: its score, its measures, its length (of `count`)."""
-
-    score: ChainScore
-    measures: Measures
-    length: float
-
-
-def assess(
-    texts: Sequence[str],
-    references: Sequence[str],
-    finished: Sequence[bool | None],
-    scale: Scale | None = None,
-    verifier: Verifier = MATHEMATICS,
-    count: Callable[[str], float] = count_words,
-) -> tuple[list[Assessment], Scale]:
-    """(what is known of each of `texts`, the scale: theirs unless given); each is read once.
-
-    `references` are the right answers, "" where there is none; the others are those of
-    `measure_chain` and `first_right`.
-    """
-    answered = first_right(texts, references, verifier)
-    found = []
-    for text, place, end in zip(texts, answered, finished, strict=True):
-        reading = Reading(text)
-        length = _length(reading, count)
-        found.append((reading.rates, _measured(reading, length, place, end, count), length))
-    scale = scale or Scale.of_rates([rates for rates, _, _ in found])
-    assessed = [
-        Assessment(ChainScore.of_rates(rates, scale), measures, length)
-        for rates, measures, length in found
-    ]
-    return assessed, scale
-
-
 def _steps_and_checks(text: str) -> tuple[int, int]:
     """Steps and checking sentences of a chain.
 
@@ -216,6 +180,7 @@ def looks_cut(text: str) -> bool:
     return not last.endswith(ENDS) and final_answer(last) is None
 
 
+# ---------------------------------------------------------------- the first right answer
 def first_right(
     texts: Sequence[str], references: Sequence[str], verifier: Verifier = MATHEMATICS
 ) -> list[int | None]:
@@ -239,3 +204,40 @@ def first_right(
         next((end for end, said in found if (reference, said) in right), None)
         for found, reference in zip(stated, references, strict=True)
     ]
+
+
+# ---------------------------------------------------------------- measures and score
+@dataclass(frozen=True)
+class Assessment:
+    """All that is known of a chain: its score, its measures, its length (of `count`)."""
+
+    score: ChainScore
+    measures: Measures
+    length: float
+
+
+def assess(
+    texts: Sequence[str],
+    references: Sequence[str],
+    finished: Sequence[bool | None],
+    scale: Scale | None = None,
+    verifier: Verifier = MATHEMATICS,
+    count: Callable[[str], float] = count_words,
+) -> tuple[list[Assessment], Scale]:
+    """(what is known of each of `texts`, the scale: theirs unless given); each is read once.
+
+    `references` are the right answers, "" where there is none; the others are those of
+    `measure_chain` and `first_right`.
+    """
+    answered = first_right(texts, references, verifier)
+    found = []
+    for text, place, end in zip(texts, answered, finished, strict=True):
+        reading = Reading(text)
+        length = _length(reading, count)
+        found.append((reading.rates, _measured(reading, length, place, end, count), length))
+    scale = scale or Scale.of_rates([rates for rates, _, _ in found])
+    assessed = [
+        Assessment(ChainScore.of_rates(rates, scale), measures, length)
+        for rates, measures, length in found
+    ]
+    return assessed, scale

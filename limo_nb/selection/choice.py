@@ -89,7 +89,8 @@ def _farthest_first(
     with progress_bar(len(turns), "questions", "choosing") if large else nullcontext() as bar:
         for cell in turns[1:]:
             last = order[-1]
-            products = vectors @ _row(vectors, last)
+            row: Any = vectors[[last]]
+            products = vectors @ (row if isinstance(row, np.ndarray) else row.toarray())[0]
             np.minimum(nearest, squares + squares[last] - 2 * products, out=nearest)
             nearest[last] = -np.inf  # it may not be taken again
             best = int(np.argmax(nearest[cell]))
@@ -98,10 +99,6 @@ def _farthest_first(
             if bar is not None:
                 bar.update()
     return order, np.clip(1 - np.array(taken_at) / 2, 0, 1).tolist()
-
-
-def _row(vectors: Vectors, place: int) -> np.ndarray:
-    return vectors[place] if isinstance(vectors, np.ndarray) else vectors[[place]].toarray()[0]
 
 
 def _why_kept(row: dict, sizes: dict[Cell, int], similarity: float, first: bool) -> str:
