@@ -387,8 +387,7 @@ def _(reference: Piecewise, answer: Answer, context: Context) -> Finding:
         return None, "no cases"
     if reference.name and answer.name and reference.name != answer.name:
         return None, "other names"
-    wanted = [f"({value},{condition})" for value, condition in reference.cases]
-    if len(wanted) != len(answer.cases):
+    if len(reference.cases) != len(answer.cases):
         return None, "another number of cases"
     left, unsure = list(answer.cases), None
     for value, condition in reference.cases:
@@ -432,7 +431,7 @@ def _(reference: Reals, answer: Answer, context: Context) -> Finding:
             return None, "relations that are not solved"
         case Equation():
             return False, "an equation for a set"
-    return second_formulas(reference.text, answer.text, context)
+    return formulas(reference.text, answer.text, context)
 
 
 def regions(reference: Reals, answer: Reals, context: Context) -> Finding:
@@ -472,7 +471,7 @@ def _(reference: Collection, answer: Answer, context: Context) -> Finding:
         case Expression() if is_vector(answer.text):
             return formulas(reference.text, answer.text, context)
         case Expression() if r"\mathbb" in answer.text or r"\setminus" in answer.text:
-            return second_formulas(reference.text, answer.text, context)
+            return formulas(reference.text, answer.text, context)
     vectors = as_vectors(reference, answer, context) if r"\langle" in answer.text else None
     return vectors or sequences(reference, answer, context)
 
@@ -599,7 +598,7 @@ def _(reference: Inequality, answer: Answer, context: Context) -> Finding:
             return False, "another relation"
         case Inequality() | Equation() | Quantity() | Expression():
             return False, "another relation"
-    return second_formulas(reference.text, answer.text, context)
+    return formulas(reference.text, answer.text, context)
 
 
 @compare.register
@@ -880,11 +879,6 @@ def needing(context: Context, function: Callable[..., Found], *arguments: Any) -
 def formulas(reference: str, answer: str, context: Context) -> Finding:
     """Two formulas by their values."""
     return needing(context, same_formulas, reference, answer, context.tolerance)
-
-
-def second_formulas(reference: str, answer: str, context: Context) -> Finding:
-    """What only math-verify reads; a difference that it alone sees is not decided."""
-    return formulas(reference, answer, context)
 
 
 def worded(verdict: bool | None, reason: str) -> Finding:

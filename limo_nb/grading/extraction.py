@@ -19,7 +19,7 @@ TAIL = 4000  # characters at the end in which an answer that nothing announces i
 REASONING = "think|thinking|thoughts?|reason|reasoning|analysis|scratchpad|reflection|reflect"
 MARK = re.compile(
     rf"<(?P<a>/?)\s*(?:\w+:)?(?:{REASONING})\s*>|<\|(?P<b>/?)(?:{REASONING})\|>"
-    rf"|[◁⟨](?P<c>/?)(?:{REASONING})[▷⟩]|\[(?P<d>/?)(?:{REASONING})\]"
+    rf"|[◁⟨](?P<c>/?)(?:{REASONING})[▷⟩]|\[(?P<d>/?)(?-i:THINK)\]"
     r"|<\|(?:begin|(?P<e>end))_of_(?:thought|think|thinking|reasoning)\|>"
     r"|<\|channel\|>\s*(?:analysis|commentary|(?P<f>final))\b(?:<\|message\|>)?",
     re.IGNORECASE,
@@ -243,7 +243,10 @@ PREMISE = re.compile(
 )
 LAST_WORDS = re.compile(
     rf"(?:\b(?:is|are|by|equals?)(?:\s+(?:therefore|thus|then|exactly|only|just))?|['’]s|=)\s+"
-    rf"(?P<said>{QUANTITY}\s?(?:%|[^\s\d.,;]{{0,6}}))$"
+    rf"(?P<said>{QUANTITY}\s?(?:%|[^\s\d.,;=+*/-]{{0,6}}))$"
+)
+RESULT = re.compile(  # of a calculation, with or without the names of things in it
+    rf"(?:[\d)%.]|\d [a-z ]{{0,30}}[a-z]{{3}})\s*=\s*(?P<said>{QUANTITY}%?)(?!\s*[*/+=-])"
 )
 VERB = re.compile(
     r"\b(?:is|are|was|were|be|get|gets|gives?|yields?|obtains?|has|have|needs?|takes?|costs?|"
@@ -328,11 +331,14 @@ def _counts(sentence: str) -> str | None:
     """The number that a sentence states."""
     if UNFINISHED.search(sentence):
         return None
+    if PREMISE.match(sentence):  # "Since n = 3, she pays 5 + 7 = 12 dollars"
+        sentence = sentence.partition(",")[2]
+    worked_out = [*RESULT.finditer(sentence)]
+    if worked_out:
+        return worked_out[-1]["said"]
     last = LAST_WORDS.search(sentence)
     if last:
         return last["said"]
-    if PREMISE.match(sentence):
-        return None
     stated = [*VERB.finditer(sentence)]
     if stated:
         return stated[-1]["said"] + (stated[-1]["more"] or "")

@@ -18,7 +18,6 @@ NAME = (
 ASSIGNED = re.compile(rf"(?:let |so )?(?P<name>{NAME})\s?(?:=|\\in(?![a-z])\s?)(?!=)")
 TUPLE_OF_NAMES = re.compile(r"\((?P<names>[A-Za-z](?:,[A-Za-z])+)\)=(?P<values>.+)")
 CASES = re.compile(r"\\begin\{cases\}([^&]*)\\end\{cases\}")
-RELATION = re.compile(r"[=<>]|\\(?:[lgn]e|in)(?![a-z])")
 CURVE = {"y", "f(x)", "y(x)", "g(x)"}
 TOKEN = re.compile(
     r"(?P<open>\\\{|[(\[{])|(?P<close>\\\}|[)\]}])"
