@@ -1,8 +1,7 @@
 """Solve rates of questions with their intervals, and the filters that use them (chapter 4).
 
-Of some thousand attempts at a question, few are drawn: a rate is an estimate, and a
-verdict on a question partly luck. LIMO v3, section 3.1, keeps what is solved 1 to 3 times
-of 32.
+A rate comes from a few attempts, so it is an estimate, and a verdict on a question is partly
+luck. LIMO v3, section 3.1, keeps what is solved 1 to 3 times of 32.
 """
 
 from __future__ import annotations
