@@ -265,7 +265,7 @@ def test_digest_sees_through_partials_defaults_methods_and_caches() -> None:
         (n for n in "a"), [object()], {"a": object()}, Pair(1, object()),
         partial(limit, size=object()),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_nobody_can_describe_is_an_error_that_names_it(value: Any) -> None:
     if isinstance(value, partial):
