@@ -20,9 +20,12 @@ from .judges import pairwise_accuracy as pairwise_accuracy
 from .judges import pairwise_finding as pairwise_finding
 from .judges import rank_agreement as rank_agreement
 from .judges import rescored as rescored
+from .measures import first_right as first_right
 from .measures import measure_chain as measure_chain
 from .scoring import DIMENSIONS as DIMENSIONS
 from .scoring import Scale as Scale
+from .scoring import chain_rules as chain_rules
 from .scoring import count_words as count_words
 from .scoring import score as score
 from .scoring import weights as weights
+from .scoring import word_list as word_list
