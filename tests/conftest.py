@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 # The suite's results must not depend on what the caller's shell points to.
 for name in ("LIMO_NB_RUNS", "LIMO_NB_DATA", "LIMO_NB_HUB"):
     os.environ.pop(name, None)
+
+# A job in the background is started with Ctrl-C ignored, and what it starts is too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,8 +13,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import limo_nb
+from limo_nb.book import pairs
 from limo_nb.core import syntax
 
 PACKAGE = Path(limo_nb.__file__).parent
@@ -162,3 +164,37 @@ def test_no_two_public_classes_or_functions_have_one_name() -> None:
     twice = {name: own for name, own in places.items() if len(own) > 1}
     assert {name: own for name, own in twice.items() if name not in EXCEPTIONS} == {}
     assert set(EXCEPTIONS) <= set(twice), "exceptions that are none any more"
+
+
+def chapter_code(file: Path) -> ast.Module:
+    """The code cells of a chapter's text as one syntax tree."""
+    notebook = pairs.from_text(file)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return ast.parse("\n".join(cells))
+
+
+CHAPTERS = sorted((ROOT / "book" / "text").glob("*.md"))
+
+
+@pytest.mark.parametrize("file", CHAPTERS, ids=lambda file: file.stem)
+def test_chapters_use_only_names_that_exist(file: Path) -> None:
+    """What a cell takes of the package is there, before an hour of chapters shows it."""
+    tree, known, missing = chapter_code(file), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("limo_nb"):
+            home = importlib.import_module(node.module)
+            for alias in node.names:
+                try:
+                    found = importlib.import_module(f"{node.module}.{alias.name}")
+                except ModuleNotFoundError:
+                    found = getattr(home, alias.name, None)
+                    if found is None:
+                        missing.append(f"{node.module}.{alias.name}")
+                if inspect.ismodule(found):
+                    known[alias.asname or alias.name] = found
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = known.get(node.value.id)
+            if module is not None and not hasattr(module, node.attr):
+                missing.append(f"{module.__name__}.{node.attr}")
+    assert missing == []
