@@ -10,7 +10,7 @@ import yaml
 from limo_nb import lab
 from limo_nb.grading.answers import READERS, REMARKS, read
 from limo_nb.grading.canonical import REWRITES, clean
-from limo_nb.grading.equivalence import settle
+from limo_nb.grading.equivalence import quick_match
 from limo_nb.grading.extraction import BOXED, SAID, final_answer
 from limo_nb.grading.latex import WHOLE
 from limo_nb.grading.numbers import number
@@ -241,7 +241,7 @@ def test_rules_take_little_time_on_long_answers(piece):
     started = time.process_time()
     for reference in ("42", "B", "5 cm", "(1,2)", "甲"):
         answer = final_answer(text)
-        assert not answer or settle(reference, clean(answer)) is not True
+        assert not answer or quick_match(reference, clean(answer)) is not True
     assert time.process_time() - started < 2
 
 

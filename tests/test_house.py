@@ -33,14 +33,6 @@ ROOMS = [room for floor in FLOORS for room in floor]
 # Public names that stand twice in the package, each with its reason; short, and shrinking.
 EXCEPTIONS: dict[str, str] = {
     "main": "what a script or a command starts with",
-    # To be renamed: the second of each is used in its own room alone.
-    "compare": "two models; two answers",
-    "number": "an answer's value; a leaf of a formula",
-    "parse": "LaTeX to a tree; LaTeX to sympy",
-    "points": "a picture; places where formulas are compared",
-    "serve": "a worker that completes; a worker that grades",
-    "settle": "a precision; a verdict",
-    "side_by_side": "engines; two equations",
 }
 
 

@@ -592,7 +592,9 @@ def close(one: Value, other: Value, tolerance: float = 0.0) -> bool:
     return bool(tolerance and distance <= tolerance * abs(one))
 
 
-def points(names: list[str], kinds: dict[str, str], table: tuple) -> Iterator[dict[str, Value]]:
+def sample_points(
+    names: list[str], kinds: dict[str, str], table: tuple
+) -> Iterator[dict[str, Value]]:
     """A value for every unknown, at each row of `table`."""
     for row in table:
         values: dict[str, Value] = {}
@@ -652,10 +654,10 @@ def equal(pair: Pair) -> bool | None:
             return _constants(pair)
         kinds = kinds_of(pair.one, pair.other)
         if pair.operations & STEPS:
-            return _agree(pair, points(pair.names, kinds, WHOLE))
-        plain = _agree(pair, points(pair.names, kinds, POSITIVE))
+            return _agree(pair, sample_points(pair.names, kinds, WHOLE))
+        plain = _agree(pair, sample_points(pair.names, kinds, POSITIVE))
         if plain:
-            signed = _agree(pair, points(pair.names, kinds, SIGNED))
+            signed = _agree(pair, sample_points(pair.names, kinds, SIGNED))
             positive = bool(pair.operations & ROOTS or _has_broken_power(pair))
             return signed is not False or (positive and r"\abs" not in pair.operations)
         whole = _whole_unknowns(pair)
@@ -747,8 +749,8 @@ def _some_whole(
     pair: Pair, kinds: dict[str, str], whole: frozenset[str]
 ) -> Iterator[dict[str, Value]]:
     """Points where the unknowns `whole` are integers, and the others are not."""
-    real = points(pair.names, kinds, POSITIVE * 2)
-    for values, integers in zip(real, points(pair.names, kinds, WHOLE), strict=False):
+    real = sample_points(pair.names, kinds, POSITIVE * 2)
+    for values, integers in zip(real, sample_points(pair.names, kinds, WHOLE), strict=False):
         yield {name: integers[name] if name in whole else values[name] for name in pair.names}
 
 
@@ -767,7 +769,7 @@ def is_constant(name: str) -> bool:
 def is_affine(node: Node, name: str) -> bool:
     """Whether a constant is added or a factor of a summand, and not in an exponent."""
     with mp.workdps(DIGITS):
-        (place,) = list(points(sorted(symbols(node)), {}, POSITIVE[:1]))
+        (place,) = list(sample_points(sorted(symbols(node)), {}, POSITIVE[:1]))
         at = [value_of(node, Evaluation({**place, name: Fraction(n)})) for n in range(3)]
     if any(value is None or isinstance(value, Grid) for value in at):
         return False
@@ -808,7 +810,7 @@ def same_equation(one: tuple[Node, Node], other: tuple[Node, Node]) -> bool | No
     with mp.workdps(DIGITS):
         kinds = kinds_of(first, second)
         table = POSITIVE + SIGNED
-        found = [pair.at(values) for values in points(pair.names, kinds, table)]
+        found = [pair.at(values) for values in sample_points(pair.names, kinds, table)]
         known = [(a, b) for a, b in found if a is not None and b is not None]
         if any(isinstance(v, Grid) for both in known for v in both):
             return True if all(close(a, b) or close(a, negative(b)) for a, b in known) else None
@@ -848,7 +850,7 @@ def _solved_alike(pair: Pair, kinds: dict[str, str]) -> bool | None:
 def _roots(node: Node, unknown: str, pair: Pair) -> list[Value] | None:
     """Where a tree vanishes at each of POSITIVE, None unless it is linear in `unknown`."""
     found = []
-    for values in points(pair.names, {}, POSITIVE + SIGNED[:1]):
+    for values in sample_points(pair.names, {}, POSITIVE + SIGNED[:1]):
         at = []
         for n in range(4):
             own = Evaluation({**values, unknown: Fraction(n)}, pair.principal, pair.degree)
@@ -864,7 +866,7 @@ def _roots(node: Node, unknown: str, pair: Pair) -> list[Value] | None:
 
 def _at_root(node: Node, unknown: str, pair: Pair, roots: list[Value]) -> bool | None:
     """Whether a tree vanishes where `unknown` is the first of `roots`."""
-    values = next(points(pair.names, {}, POSITIVE))
+    values = next(sample_points(pair.names, {}, POSITIVE))
     own = Evaluation({**values, unknown: roots[0]}, pair.principal, pair.degree)
     left = value_of(node, own)
     return None if left is None else bool(abs(_real(left)) < mp.mpf(10) ** (-CLOSE + 5))

@@ -1,8 +1,9 @@
 """When a cleaned answer says what a cleaned reference says (chapter 8).
 
-Both are read once into typed values (`answers`); `compare` dispatches on the type of the
-reference, and each case matches the type of the answer. Formulas are compared by their
-values (`formulas`), which only worker processes do: `settle` stops where it would need them.
+Both are read once into typed values (`answers`); `compare_answers` dispatches on the type of
+the reference, and each case matches the type of the answer. Formulas are compared by their
+values (`formulas`), which only worker processes do: `quick_match` stops where it would need
+them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Context:
 
 
 # ---------------------------------------------------------------- the two entries
-def settle(reference: str, answer: str, tolerance: float = 0.0) -> bool | None:
+def quick_match(reference: str, answer: str, tolerance: float = 0.0) -> bool | None:
     """The verdict on two cleaned texts, None where formulas must be compared.
 
     `tolerance` is relative; a reference that is written as an integer is exact.
@@ -114,8 +115,8 @@ def decide(reference: str, answer: str, context: Context) -> Finding:
         return SAME
     wanted = read(reference)
     if isinstance(wanted, Prose | Text):
-        return compare(wanted, read(answer), context)
-    return compare(wanted, read(without_remarks(answer)), context)
+        return compare_answers(wanted, read(answer), context)
+    return compare_answers(wanted, read(without_remarks(answer)), context)
 
 
 def target(reference: str, answer: str) -> str:
@@ -148,12 +149,12 @@ def counterparts(reference: str, answer: str) -> tuple[str, str]:
 
 # ---------------------------------------------------------------- one dispatch
 @singledispatch
-def compare(reference: Answer, answer: Answer, context: Context) -> Finding:
+def compare_answers(reference: Answer, answer: Answer, context: Context) -> Finding:
     """Whether `answer` says what `reference` says: by the type of the reference."""
     raise TypeError(type(reference))
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Choice, answer: Answer, context: Context) -> Finding:
     named = options(answer.text)
     if named == reference.options:
@@ -162,7 +163,7 @@ def _(reference: Choice, answer: Answer, context: Context) -> Finding:
     return (True, "same") if letter(single) == "".join(reference.options) else DIFFERENT
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Literal, answer: Answer, context: Context) -> Finding:
     parts = [part.strip("'\" ") for part in split(brackets(answer.text)[1])]
     if len(parts) != len(reference.values):
@@ -182,7 +183,7 @@ def _(reference: Literal, answer: Answer, context: Context) -> Finding:
 KEYED = re.compile(r"(?P<key>[^=:]{1,40}?)\s?(?:=|:|->)\s?(?P<value>.+)")
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Date, answer: Answer, context: Context) -> Finding:
     match answer:
         case Date():
@@ -192,7 +193,7 @@ def _(reference: Date, answer: Answer, context: Context) -> Finding:
     return False, "no date"
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Time, answer: Answer, context: Context) -> Finding:
     match answer:
         case Time():
@@ -207,7 +208,7 @@ def _(reference: Time, answer: Answer, context: Context) -> Finding:
     return False, "no time"
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Ratio, answer: Answer, context: Context) -> Finding:
     match answer:
         case Ratio():
@@ -228,7 +229,7 @@ def _(reference: Ratio, answer: Answer, context: Context) -> Finding:
     return needing(context, same_ratio, terms, others)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
     wanted = reference.number
     match answer:
@@ -236,7 +237,7 @@ def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
             return worded(*same_number(wanted, answer.number, context.tolerance))
         case Collection(parts=parts):
             if AMBIGUOUS.fullmatch(reference.text) and not re.search(r",0", reference.text):
-                return compare(
+                return compare_answers(
                     Collection(reference.text, "", tuple(reference.text.split(","))),
                     answer,
                     context,
@@ -248,7 +249,7 @@ def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
                 )
             spoken = number(answer.text.replace(" and ", " "))
             if spoken and "," not in answer.text:
-                return compare(reference, Quantity(answer.text, spoken), context)
+                return compare_answers(reference, Quantity(answer.text, spoken), context)
             return False, f"{len(parts)} parts for 1"
         case Equation():
             return against_equation(reference, answer, context)
@@ -257,7 +258,7 @@ def _(reference: Quantity, answer: Answer, context: Context) -> Finding:
         case Ratio(terms=(one, other)):
             return formulas(reference.text, f"({one})/({other})", context)
         case Conditioned(main=main):
-            return compare(reference, read(main), context)
+            return compare_answers(reference, read(main), context)
         case Prose():
             return None if has_number(answer.text, wanted) else False, "words around a number"
     return False, "no number"
@@ -273,10 +274,10 @@ def against_number(reference: Quantity, answer: Expression, context: Context) ->
     """A formula as a number: 5 s and 5m are quantities beside one."""
     spoken = with_lone_unit(answer.text) or number(answer.text.replace(" and ", " "))
     if spoken:
-        return compare(reference, Quantity(answer.text, spoken), context)
+        return compare_answers(reference, Quantity(answer.text, spoken), context)
     if r"\pm" in answer.text:
         return False, "two values for one"
-    return compare(
+    return compare_answers(
         Expression(reference.text, bare_number(reference), reference.number.unit),
         answer,
         context,
@@ -301,17 +302,17 @@ def read_bare(text: str) -> str | None:
 def against_equation(reference: Answer, answer: Equation, context: Context) -> Finding:
     """The value that an equation states, beside a reference that is none."""
     if answer.name and answer.sides[0] not in reference.text:
-        return compare(reference, read(unwrap(answer.value)), context)
+        return compare_answers(reference, read(unwrap(answer.value)), context)
     if ASSIGNED.match(answer.sides[-1] + "=") and len(answer.sides) == 2:
         if re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", answer.sides[1]):
-            return compare(reference, read(answer.sides[0]), context)
+            return compare_answers(reference, read(answer.sides[0]), context)
     if not context.formulas:
         raise NeedsFormulas
     if any(
         re.search(r"(?<![\\a-zA-Z])[A-Za-df-hj-z](?![a-zA-Z])", side) for side in answer.sides
     ):
         if isinstance(reference, Expression):  # a = b = c, each of them the value
-            found = [compare(reference, read(side), context) for side in answer.sides]
+            found = [compare_answers(reference, read(side), context) for side in answer.sides]
             return (
                 (True, "a side")
                 if all(verdict for verdict, _ in found)
@@ -322,11 +323,11 @@ def against_equation(reference: Answer, answer: Equation, context: Context) -> F
     first = answer.sides[0]
     if any(same_formulas(first, side, gap)[0] is not True for side in answer.sides[1:]):
         return False, "its sides are not equal"
-    findings = [compare(reference, read(side), context) for side in answer.sides]
+    findings = [compare_answers(reference, read(side), context) for side in answer.sides]
     return (True, "a side") if any(v for v, _ in findings) else findings[-1]
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Based, answer: Answer, context: Context) -> Finding:
     """204_5 against 204_5 or its digits alone."""
     match answer:
@@ -337,7 +338,7 @@ def _(reference: Based, answer: Answer, context: Context) -> Finding:
     return SAME if bare == reference.digits else DIFFERENT
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Matrix, answer: Answer, context: Context) -> Finding:
     match answer:
         case Matrix():
@@ -346,7 +347,7 @@ def _(reference: Matrix, answer: Answer, context: Context) -> Finding:
             pairs = zip(sum(reference.rows, ()), sum(answer.rows, ()), strict=True)
             return all_of(pairs, context)
         case Equation(name=name) if name:
-            return compare(reference, read(answer.value), context)
+            return compare_answers(reference, read(answer.value), context)
     return as_vectors(reference, answer, context) or formulas(
         reference.text, answer.text, context
     )
@@ -365,7 +366,7 @@ def as_vectors(reference: Answer, answer: Answer, context: Context) -> Finding |
     return all_of(zip(one, other, strict=True), context)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Congruence, answer: Answer, context: Context) -> Finding:
     if isinstance(answer, Equation) and answer.name:
         answer = needing(context, as_congruence, answer.value) or answer
@@ -381,7 +382,7 @@ def _(reference: Congruence, answer: Answer, context: Context) -> Finding:
     return SAME if wanted == found else DIFFERENT
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Piecewise, answer: Answer, context: Context) -> Finding:
     if not isinstance(answer, Piecewise):
         return None, "no cases"
@@ -402,7 +403,7 @@ def _(reference: Piecewise, answer: Answer, context: Context) -> Finding:
     return True, "case by case"
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Reals, answer: Answer, context: Context) -> Finding:
     match answer:
         case Reals():
@@ -449,7 +450,7 @@ def regions(reference: Reals, answer: Reals, context: Context) -> Finding:
     return same_regions(one, other, same, value)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Collection, answer: Answer, context: Context) -> Finding:
     match answer:
         case Reals():
@@ -461,7 +462,7 @@ def _(reference: Collection, answer: Answer, context: Context) -> Finding:
             vectors = as_vectors(reference, answer, context)
             return vectors or (False, "a matrix for a list")
         case Conditioned(main=main, relations=()):
-            return compare(reference, read(main), context)
+            return compare_answers(reference, read(main), context)
         case Quantity(text=text) if AMBIGUOUS.fullmatch(text):
             answer = Collection(text, "", tuple(text.split(",")))
         case Quantity() | Choice() | Text():
@@ -481,7 +482,7 @@ def is_listed_text(answer: Answer) -> bool:
     return isinstance(answer, Text) and len(split(STYLED.sub(r" \1 ", answer.text))) > 1
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Conditioned, answer: Answer, context: Context) -> Finding:
     match answer:
         case Conditioned():
@@ -498,21 +499,21 @@ def _(reference: Conditioned, answer: Answer, context: Context) -> Finding:
     return all_of(pairs, context)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Equation, answer: Answer, context: Context) -> Finding:
     match answer:
         case Equation():
             return two_equations(reference, answer, context)
         case Conditioned(main=main, relations=()):
-            return compare(reference, read(main), context)
+            return compare_answers(reference, read(main), context)
         case Congruence() | Inequality():
             return False, "another relation"
         case Collection(brackets="") if not reference.name:
             return False, "several for one equation"
     if reference.rounded:
-        return compare(read(reference.sides[0]), answer, context)
+        return compare_answers(read(reference.sides[0]), answer, context)
     if reference.name:
-        return compare(read(reference.value), answer, context)
+        return compare_answers(read(reference.value), answer, context)
     if not re.search(r"[A-Za-z]", re.sub(r"\\[a-z]+", "", reference.text)):
         return False, "not the same sides"  # an identity such as 360 = 2^3 * 3^2 * 5
     return False, "no equation"
@@ -521,13 +522,13 @@ def _(reference: Equation, answer: Answer, context: Context) -> Finding:
 def two_equations(reference: Equation, answer: Equation, context: Context) -> Finding:
     """By the values of the same name, side by side for an identity, or by their solutions."""
     if not re.search(r"[A-Za-z]", re.sub(r"\\[a-z]+", "", reference.text)):
-        return side_by_side(reference, answer, context)
+        return match_equations(reference, answer, context)
     curves = {reference.name, answer.name} <= CURVE
     argument = renamed_argument(reference, answer)
     if argument is not None:
-        return compare(read(reference.value), read(argument), context)
+        return compare_answers(read(reference.value), read(argument), context)
     if reference.name and (reference.name == answer.name or curves):
-        finding = compare(read(reference.value), read(answer.value), context)
+        finding = compare_answers(read(reference.value), read(answer.value), context)
         own = re.escape(reference.name)
         if finding[0] is not False or not re.search(
             rf"(?<![A-Za-z]){own}(?![A-Za-z])", reference.value + answer.value
@@ -536,7 +537,7 @@ def two_equations(reference: Equation, answer: Equation, context: Context) -> Fi
     if len(reference.sides) > 2 or len(answer.sides) > 2:
         if len(reference.sides) == 2 and not reference.name:
             return False, "not the same sides"
-        return side_by_side(reference, answer, context)
+        return match_equations(reference, answer, context)
     return needing(context, same_equations, reference.sides, answer.sides)
 
 
@@ -562,7 +563,7 @@ def with_letter(text: str, old: str, new: str) -> str:
     return LETTERS_OF.sub(lambda match: new if match[0] == old else match[0], text)
 
 
-def side_by_side(reference: Equation, answer: Equation, context: Context) -> Finding:
+def match_equations(reference: Equation, answer: Equation, context: Context) -> Finding:
     """The sides in order, or from right to left: sympy takes any two truths for one."""
     sides, others = list(reference.sides), list(answer.sides)
     if len(others) == 2 and others[1] == "0" and "0" not in sides:
@@ -585,7 +586,7 @@ def moved_back(difference: str) -> list[str]:
     return [difference]
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Inequality, answer: Answer, context: Context) -> Finding:
     match answer:
         case Inequality() if answer.signs == reference.signs:
@@ -601,7 +602,7 @@ def _(reference: Inequality, answer: Answer, context: Context) -> Finding:
     return formulas(reference.text, answer.text, context)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Prose, answer: Answer, context: Context) -> Finding:
     if folded(reference.text) == folded(answer.text):
         return True, "same words"
@@ -623,12 +624,12 @@ def numbers_of(text: str) -> list[str]:
     return re.findall(r"\d+(?:\.\d+)?", text)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Text, answer: Answer, context: Context) -> Finding:
     return same_words(reference.text, answer.text)
 
 
-@compare.register
+@compare_answers.register
 def _(reference: Expression, answer: Answer, context: Context) -> Finding:
     match answer:
         case Quantity() if (
@@ -636,7 +637,7 @@ def _(reference: Expression, answer: Answer, context: Context) -> Finding:
         ):
             spoken = with_lone_unit(reference.text)
             if spoken:
-                return compare(Quantity(reference.text, spoken), answer, context)
+                return compare_answers(Quantity(reference.text, spoken), answer, context)
             if answer.number.unit.changes:
                 return False, "words change it"
             bare = Expression(answer.text, bare_number(answer), answer.number.unit)
@@ -644,14 +645,14 @@ def _(reference: Expression, answer: Answer, context: Context) -> Finding:
         case Quantity():
             spoken = with_lone_unit(reference.text) if " " in reference.text else None
             if spoken:
-                return compare(Quantity(reference.text, spoken), answer, context)
+                return compare_answers(Quantity(reference.text, spoken), answer, context)
             return sequences_or_formulas(reference, answer, context)
         case Equation():
             return against_equation(reference, answer, context)
         case Expression():
             return expressions(reference, answer, context)
         case Conditioned(main=main, relations=()):
-            return compare(reference, read(main), context)
+            return compare_answers(reference, read(main), context)
         case Text(text=text) if re.fullmatch(r"[A-Za-z ]+", reference.text):
             return (
                 (True, "same letters")
@@ -893,10 +894,10 @@ def worded(verdict: bool | None, reason: str) -> Finding:
 __all__ = [
     "LITERAL",
     "Context",
-    "compare",
+    "compare_answers",
     "counterparts",
     "decide",
     "equivalent",
-    "settle",
+    "quick_match",
     "target",
 ]

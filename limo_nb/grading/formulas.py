@@ -22,9 +22,9 @@ from limo_nb.grading.algebra import (
     close,
     equal,
     is_zero,
-    points,
     renamings,
     same_equation,
+    sample_points,
     value_of,
 )
 from limo_nb.grading.answers import Congruence
@@ -186,7 +186,7 @@ def same_chain(one: Sequence[str], other: Sequence[str]) -> Finding:
     pair = Pair(first, second)
     with mp.workdps(DIGITS):
         values = (
-            [pair.at(at) for at in points(pair.names, {}, POSITIVE)]
+            [pair.at(at) for at in sample_points(pair.names, {}, POSITIVE)]
             if pair.names
             else [pair.at({})]
         )

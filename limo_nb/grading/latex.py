@@ -174,7 +174,7 @@ def product(*factors: Node) -> Node:
     return factors[0] if len(factors) == 1 else Node("product", factors)
 
 
-def number(value: int | Fraction) -> Node:
+def number_node(value: int | Fraction) -> Node:
     """A number as a leaf."""
     return Node("number", (Fraction(value),))
 
@@ -280,7 +280,7 @@ class _Parser:
                 base = Node("call", (r"\doublefactorial", base))
             elif sign == "%" or sign == r"\%":
                 self.take()
-                base = Node("quotient", (base, number(100)))
+                base = Node("quotient", (base, number_node(100)))
             elif sign == "'":
                 base = self.primed(base)
             else:
@@ -328,7 +328,7 @@ class _Parser:
             self.tokens[self.place : self.place + 1] = list(sign)
             if "." in sign:
                 raise NotUnderstood("a decimal without braces")
-            return number(int(self.take()))
+            return number_node(int(self.take()))
         if sign == "-":  # x^-1, against TeX's rules but often written
             self.take()
             return Node("minus", (self.atom(),))
@@ -402,7 +402,7 @@ class _Parser:
         fraction = re.match(r"\{(\d+)\}\{(\d+)\}|(\d)(\d)$|(\d)\{(\d+)\}", plain)
         if value.denominator == 1 and self.peek() == r"\frac" and fraction:
             self.take()
-            return Node("sum", (number(value), self.fraction()))
+            return Node("sum", (number_node(value), self.fraction()))
         return Node("number", (value,))
 
     def fraction(self) -> Node:
@@ -471,12 +471,12 @@ class _Parser:
                 base = self.argument()
             else:
                 power = self.argument()
-        if power == Node("minus", (number(1),)) and name in INVERSE:
+        if power == Node("minus", (number_node(1),)) and name in INVERSE:
             name, power = INVERSE[name], None
         argument = self.operand()
         if name in (r"\log", r"\lg"):
             # Without a base, \log is the natural one, as in what is compared with it.
-            base = number(10) if name == r"\lg" else base
+            base = number_node(10) if name == r"\lg" else base
             found = Node("call", (r"\log", argument, *([base] if base else [])))
         else:
             found = Node("call", (name, argument))
@@ -507,7 +507,7 @@ class _Parser:
 
     # ------------------------------------------------------------ commands
     def root(self) -> Node:
-        degree = self.group("[", "]") if self.peek() == "[" else number(2)
+        degree = self.group("[", "]") if self.peek() == "[" else number_node(2)
         return Node("root", (self.argument(), degree))
 
     def binomial(self) -> Node:
@@ -526,7 +526,7 @@ class _Parser:
         if re.fullmatch("[A-Za-z]", word):
             return self.letter(word)
         if re.fullmatch(r"\d+", word):
-            return number(int(word))
+            return number_node(int(word))
         if style in (r"\mathrm", r"\mathit", r"\mathsf", r"\mathcal") and word.isalpha():
             return product(*(Node("symbol", (letter,)) for letter in word))
         raise NotUnderstood(f"the word {word}")
@@ -568,7 +568,7 @@ class _Parser:
         self.want("^")
         high = self.argument()
         self.integrals += 1
-        body = number(1) if self.peek() == "d" else self.sum()
+        body = number_node(1) if self.peek() == "d" else self.sum()
         self.integrals -= 1
         self.want("d")
         return Node("integral", (self.take(), low, high, body))

@@ -65,7 +65,7 @@ def verified(reference: str, answer: str) -> bool | None:
     """math-verify's verdict, None where it does not read one of them."""
     from math_verify import verify
 
-    wanted, found = parse(reference), parse(answer)
+    wanted, found = to_sympy(reference), to_sympy(answer)
     if wanted is None or found is None:
         return None
     wanted, found = _told_apart(wanted, found)
@@ -77,7 +77,7 @@ def verified(reference: str, answer: str) -> bool | None:
     return verify([wanted], [found], timeout_seconds=None, allow_set_relation_comp=True)
 
 
-def parse(text: str) -> Any:
+def to_sympy(text: str) -> Any:
     """The sympy object of one LaTeX formula, None where it is not understood.
 
     Units are not removed and case counts, unlike in math-verify's own extraction.

@@ -36,7 +36,7 @@ from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import (
     counterparts,
     equivalent,
-    settle,
+    quick_match,
 )
 from limo_nb.grading.extraction import final_answer
 from limo_nb.grading.formulas import Finding
@@ -145,7 +145,7 @@ def _first_look(
         return Verdict(None, span[:LONGEST], f"answer of {len(span)} characters"), None
     answer = clean(span)
     wanted, said = counterparts(literal(reference) or clean(reference), answer)
-    settled = settle(wanted, said, tolerance)
+    settled = quick_match(wanted, said, tolerance)
     if settled is None:
         return None, (wanted, said, float(tolerance))
     return Verdict(settled, answer, "same" if settled else "different"), None
@@ -242,7 +242,7 @@ def _compare(comparisons: list[Comparison], workers: int, seconds: float) -> lis
 
 @contextmanager
 def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
-    """Start `serve` in a clean process; the lines that it answers to `request`.
+    """Start `serve_verdicts` in a clean process; the lines that it answers to `request`.
 
     Raises RuntimeError with its last words if it fails. It and its workers are ended
     when the caller is interrupted.
@@ -252,7 +252,7 @@ def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
         sys.executable,
         "-P",
         "-c",
-        "from limo_nb.grading.verdicts import serve; serve()",
+        "from limo_nb.grading.verdicts import serve_verdicts; serve_verdicts()",
     ]
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
@@ -284,7 +284,7 @@ def _kill(process: subprocess.Popen) -> None:
         process.kill()
 
 
-def serve() -> None:
+def serve_verdicts() -> None:
     """The helper process: read a request from stdin, write findings as JSON lines."""
     request = json.load(sys.stdin)
     rows = [tuple(row) for row in request["comparisons"]]
