@@ -172,6 +172,7 @@ class EvaluationSettings(Frozen):
 class AblationSettings(Frozen):
     """The small arms of chapter 9; each is trained once per seed."""
 
+    levels: tuple[int, ...] = (1, 2, 3, 4, 5)  # of the chains' quality, worst to best
     sizes: tuple[int, ...]  # numbers of rows
     rows: int = Field(ge=1)  # rows of every quality arm
     seeds: tuple[int, ...] = (1, 2, 3)

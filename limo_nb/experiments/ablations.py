@@ -41,8 +41,9 @@ Rows = Iterable[Mapping[str, Any]]
 def ablation_sets(run: Run) -> Artifact:
     """Stage `ablations/sets`: a table of rows for every small variant, and sizes.json.
 
-    quality-L1..L5: the same questions with their worst to best correct chain; where no
-    question has five chains, bands over all chains (levels.json says which).
+    quality-L1..L5, those of `ablations.levels`: the same questions with their worst to best
+    correct chain; where no question has five chains, bands over all chains (levels.json
+    says which).
     matched-poor/rich: two chains a question of equal length, with the poorest and the
     richest habits; absent where no question has two such chains.
     questions-easy/medium/hard: questions by level, best chain each.
@@ -58,7 +59,8 @@ def ablation_sets(run: Run) -> Artifact:
         banded, within = quality_bands(chains)
         write_json(folder / "levels.json", {"within": within})
         chosen: dict[str, Rows] = {
-            f"quality-L{band}": one_band(banded, band, limit) for band in range(1, 6)
+            f"quality-L{band}": one_band(banded, band, limit)
+            for band in profile.ablations.levels
         }
         chosen |= _matched(chains, limit)
         chosen |= _by_level(profile, load_table(pool, "pool"), limit, folder)
