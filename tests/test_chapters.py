@@ -44,6 +44,11 @@ def failed() -> list[str]:
     return []
 
 
+def executed(chapter: contents.Chapter) -> Path:
+    """The executed notebook, in the runs folder that LIMO_NB_RUNS names."""
+    return contents.executed_path(ROOT, "smoke", chapter)
+
+
 # ---------------------------------------------------------------- each runs
 @pytest.mark.parametrize("name", NAMES)
 def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> None:
@@ -59,7 +64,7 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
         failed.append(name)
         pytest.fail(str(error), pytrace=False)
     assert outcomes[-1].chapter.name == name
-    path = contents.executed_path(ROOT, "smoke", outcomes[-1].chapter)
+    path = executed(outcomes[-1].chapter)
     for cell in contents.code_cells(contents.read_notebook(path)):
         assert cell.execution_count is not None or not cell.source.strip()
         for output in cell.outputs:
@@ -194,12 +199,14 @@ def _without_times(value: object) -> object:
 
 @pytest.mark.long
 @pytest.mark.skipif(not CHAPTERS, reason="no chapters")
-def test_killed_in_every_chapter_the_book_ends_the_same(runs: Path, tmp_path: Path) -> None:
+def test_killed_in_every_chapter_the_book_ends_the_same(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = start(runs)  # continues from what the other tests of this session made
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
-    records = [contents.run_record(contents.executed_path(ROOT, "smoke", c)) for c in CHAPTERS]
-    seconds = dict(zip(NAMES, (record["seconds"] for record in records), strict=True))
+    monkeypatch.setenv("LIMO_NB_RUNS", str(runs))
+    seconds = {c.name: contents.run_record(executed(c))["seconds"] for c in CHAPTERS}
     cut = tmp_path / "cut"
     for chapter in CHAPTERS:
         before = settled(cut / "smoke")
