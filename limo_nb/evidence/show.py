@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from limo_nb.book import plots
+from limo_nb.book.templates import macros
 from limo_nb.evidence.judging import (
     CONTRADICTED,
     REPRODUCED,
@@ -22,44 +22,39 @@ from limo_nb.evidence.judging import (
 )
 from limo_nb.evidence.rules import Claim, Condition
 
+TEMPLATE = "evidence/show.jinja"
 VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED)
+EXPLAINED = (CONTRADICTED, UNDECIDED, UNTESTED)  # verdicts that are shown with their reason
 Row = Mapping[str, Any]  # of `judging.ClaimVerdict`, perhaps read from a file
 
 
 def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
-    """The ledger as an HTML table; verdicts where `rows` (of `judge`) has them."""
+    """The ledger as an HTML table: rules, or what was measured where there are `rows`.
+
+    `rows` are those of `judge`; a claim without a row is shown by its rule.
+    """
     found = {row["id"]: row for row in rows}
-    heads = ["claim", "tested in", "the paper's figure"]
-    heads += ["measured here (95 % interval)", "verdict"] if rows else ["by the rule"]
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(_html_row(claim, found.get(claim.id)) for claim in claims)
-    return (
-        '<table class="table limo-ledger" style="text-align:left;white-space:normal">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    told = [
+        (claim, row, _measured(row) if row else _rule(claim))
+        for claim in claims
+        for row in [found.get(claim.id)]
+    ]
+    return str(macros(TEMPLATE).ledger(told, bool(rows), EXPLAINED))
 
 
-def _html_row(claim: Claim, row: Row | None) -> str:
-    where = "" if claim.untested else f"chapter {claim.chapter}"
-    words = f"<b>{escape(claim.title)}.</b> {escape(claim.claim)}"
-    cells = [words, escape(where), escape(claim.published)]
-    if row is None:
-        rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
-        rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
-        cells.append(escape(rule or f"{UNTESTED}: {claim.untested}"))
-    else:
-        reason = "" if row["verdict"] in (SHOWN, REPRODUCED) else f"<br>{escape(row['reason'])}"
-        cells += [_numbers(row), f"<b>{escape(row['verdict'])}</b>{reason}"]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+def _rule(claim: Claim) -> list[str]:
+    if claim.untested:
+        return [f"{UNTESTED}: {claim.untested}"]
+    rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
+    return [rule + "".join(f", given {c.value} {c.says} %" for c in claim.requires)]
 
 
-def _numbers(row: Row) -> str:
-    said = []
-    for name, numbers in row["measured"].items():
-        if numbers:
-            unit = row["units"][name].replace("percent", "%")
-            said.append(f"{name}: {interval_told(numbers)} {unit}")
-    return "<br>".join(escape(text) for text in said) or "–"
+def _measured(row: Row) -> list[str]:
+    return [
+        f"{name}: {interval_told(numbers)} {row['units'][name].replace('percent', '%')}"
+        for name, numbers in row["measured"].items()
+        if numbers
+    ]
 
 
 def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:
