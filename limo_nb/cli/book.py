@@ -144,6 +144,21 @@ def _results_shown(
 
 
 @app.command()
+def record(
+    name: Annotated[str, typer.Argument(help="The record: records/NAME/.")],
+    profile: Profile = "small",
+    override: Overrides = None,
+) -> None:
+    """Keep what a run has made, without texts, for the book to show beside its own."""
+    from limo_nb.core.recorded_runs import record_run
+    from limo_nb.core.runs import Run
+
+    made = record_run(Run(profile, parse_overrides(override)), name, override or [])
+    say(f"{made.home}: {', '.join(made.facts['stages'])}")
+    say(made.told)
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has, and which profiles it can run."""
     from limo_nb.cli import checks
