@@ -5,19 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 
 from limo_nb.core.settings import EngineSettings
-from limo_nb.inference.base import Engine
+from limo_nb.inference.base import Engine, NotInstalled
 
 # The module and class of each kind, and the extra of this package that it needs.
 ENGINES = {
     "transformers": ("limo_nb.inference.transformers_engine", "TransformersEngine", None),
     "vllm": ("limo_nb.inference.vllm_engine", "VllmEngine", "vllm"),
     "openai": ("limo_nb.inference.openai_engine", "OpenAIEngine", "openai"),
+    "llamacpp": ("limo_nb.inference.llamacpp_engine", "LlamacppEngine", "llamacpp"),
     "ray": ("limo_nb.inference.ray_engine", "RayEngine", "ray"),
 }
-
-
-class NotInstalled(ImportError):
-    """An engine's library is absent; the message says which command installs it."""
 
 
 def open_engine(settings: EngineSettings, model: str, base_url: str | None = None) -> Engine:

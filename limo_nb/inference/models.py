@@ -75,7 +75,7 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
     `attention` "auto" is plain attention on a CPU, where it decodes small models faster,
     and SDPA elsewhere.
     """
-    source, commit = source_of(name)
+    source, commit = source_of(name, weights=True)
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "eager"
     wanted = getattr(torch, decoding_precision(name, dtype).dtype)

@@ -116,7 +116,7 @@ class VllmEngine:
         return None
 
     def _loaded(self) -> LLM:
-        source, commit = source_of(self.name)
+        source, commit = source_of(self.name, weights=True)
         try:
             return LLM(
                 model=source, revision=commit, dtype=self.dtype, seed=0,
