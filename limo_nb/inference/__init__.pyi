@@ -20,10 +20,12 @@ from .engines import ENGINES as ENGINES
 from .engines import open_engine as open_engine
 from .identity import absolute_name as absolute_name
 from .identity import exact_name as exact_name
+from .identity import gguf_path as gguf_path
 from .identity import model_digest as model_digest
 from .identity import quantisation_of as quantisation_of
 from .identity import resolve as resolve
 from .identity import source_of as source_of
+from .identity import weights_of as weights_of
 from .models import decoding_precision as decoding_precision
 from .models import load_model as load_model
 from .models import load_tokenizer as load_tokenizer

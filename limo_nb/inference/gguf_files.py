@@ -6,10 +6,11 @@ and stop tokens; and, when something computes with them, the weights, dequantise
 in which they keep the values that the file has. Everything that takes a model's folder then
 takes the file.
 
-Mended are two faults of that loader (transformers 5.23). A file may carry an output matrix
+Mended are three faults of that loader (transformers 5.23). A file may carry an output matrix
 though the model's is its embedding, quantised again with more bits: the two are tied, as they
-were, and the finer one stands for both. And numbers are cut into digits where the file says
-so in a word that the loader does not know.
+were, and the finer one stands for both. Numbers are cut into digits where the file says so in
+a word that the loader does not know. And letters with accents are composed for Qwen, whose
+tokenizer does so, which a file does not say.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ ROWS = 256  # that are compared
 # What `tokenizer.ggml.pre` says of vocabularies whose numbers are cut into digits and whose
 # other text as GPT-2's (llama.cpp, src/llama-vocab.cpp); transformers 5.23 knows none of them.
 DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+COMPOSED = {"qwen2", "qwen35"}  # Qwen2Tokenizer and Qwen3_5Tokenizer normalise by NFC
 ENDS = ("eos", "eot", "eom")  # tokens that end a reply, as a file names them
 
 
@@ -78,7 +80,7 @@ def _make_folder(file: Path, folder: Path) -> None:
     """Configuration, tokenizer, stop tokens and facts of `file`."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    print(f"reading {file.name}, once (half a minute)", file=sys.stderr, flush=True)
+    print(f"reading tokenizer and sizes of {file.name}, once", file=sys.stderr, flush=True)
     reader = _reader(file)
     facts = _facts(file, reader)
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
@@ -193,8 +195,10 @@ def _why_not(reader: GGUFReader, kind: str) -> str:
 
 
 def _mend(tokenizer: Any, pre: str, context: int | None) -> None:
-    from tokenizers import pre_tokenizers
+    from tokenizers import normalizers, pre_tokenizers
 
+    if pre in COMPOSED:
+        tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     if pre in DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -229,9 +233,12 @@ def _add_weights(file: Path, folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder)
     config.tie_word_embeddings = OUTPUT not in both  # as the file has it, to load both
     with _explained(file), TemporaryDirectory(dir=folder) as temporary:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), gguf_file=file.name, config=config, dtype=torch.float32
-        )
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(file.parent), gguf_file=file.name, config=config, dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
+        if lacking := sorted(found["missing_keys"]):  # they would be random
+            raise ValueError(f"{len(lacking)} tensors have no weights, as {lacking[0]}")
         if facts["tied"] and OUTPUT in both:
             _tie(model, finer=max(both.values(), key=_bits).name)
         save_model(model, str(Path(temporary) / WEIGHTS), metadata={"format": "pt"})

@@ -85,6 +85,12 @@ def quantisation_of(name: str) -> str:
     return facts_of(source_of(name)[0])["quantisation"] if gguf_path(name) else ""
 
 
+def weights_of(name: str) -> dict[str, str]:
+    """What a record says of weights that were dequantised; {} where they are as published."""
+    kind = quantisation_of(name)
+    return {"weights": f"{kind}, dequantised"} if kind else {}
+
+
 def _is_local(name: str) -> bool:
     home = name.partition("#")[0]
     return Path(home).is_dir() or (home == name and name.endswith(".gguf"))
