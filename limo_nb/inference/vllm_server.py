@@ -72,4 +72,3 @@ def server_options(model: str, dtype: str = "auto") -> list[str]:
         if value is not None:
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return flags
-
