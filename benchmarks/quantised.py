@@ -1,6 +1,6 @@
 """A quantised model through transformers and through llama.cpp's server: rates, side by side.
 
-    python benchmarks/gguf.py FILE.gguf
+    python benchmarks/quantised.py FILE.gguf
 
 Greedy answers of at most 48 tokens to lab problems, so many at once; transformers computes
 with the dequantised weights in float32 on one thread, or in two processes of one thread, and

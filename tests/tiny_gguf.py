@@ -1,4 +1,4 @@
-"""A small random model as a GGUF file, written by the library that llama.cpp's converter uses."""
+"""A small random model as a GGUF file, by the library that llama.cpp's converter uses."""
 
 from __future__ import annotations
 

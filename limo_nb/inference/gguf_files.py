@@ -70,7 +70,7 @@ def folder_of(file: Path, digest: str, weights: bool = False) -> Path:
 
 
 def facts_of(folder: str | Path) -> dict[str, Any]:
-    """What is known of the file behind `folder`: file, quantisation, tied, why_not, …; else {}."""
+    """What is known of the file behind `folder`, as `_facts` writes it; {} if none is."""
     path = Path(folder) / FACTS
     return json.loads(path.read_text()) if path.exists() else {}
 

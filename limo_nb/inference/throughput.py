@@ -36,9 +36,7 @@ def found() -> dict[str, str]:
     ray = "a local Ray, or RAY_ADDRESS" if importlib.util.find_spec("ray") else ""
     vllm = "this environment" if importlib.util.find_spec("vllm") else ""
     server = public_address(os.environ.get("OPENAI_BASE_URL", "")) or vllm_python() or ""
-    llamacpp = (
-        "this environment, for GGUF files" if importlib.util.find_spec("xllamacpp") else ""
-    )
+    llamacpp = "GGUF files, here" if importlib.util.find_spec("xllamacpp") else ""
     return {
         "transformers": "this environment", "vllm": vllm, "openai": server,
         "llamacpp": llamacpp, "ray": ray,
