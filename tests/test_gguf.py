@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import torch
 from datasets import Dataset
 from gguf import GGMLQuantizationType as Kind
-from test_identity import NEW, OLD, ModelHub
+from test_identity import NEW, OLD, ModelHub, said
 from tiny import problems
 from tiny_gguf import CONTEXT, cut_into_digits, tiny_qwen2, write_gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -112,19 +111,17 @@ def test_a_file_of_the_hub_is_the_one_of_its_commit(source, file, tmp_path):
         folders[commit].mkdir()
         write_gguf(source, folders[commit] / "tiny.gguf", kind)
     with ModelHub(folders) as hub:
-        done = subprocess.run(
-            [sys.executable, "-c", FROM_HUB], capture_output=True, text=True,
-            env=hub.environment(tmp_path),
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    *found, absent = json.loads(done.stdout.splitlines()[-1])
+        environment = hub.environment(tmp_path)
+        *found, absent = said(FROM_HUB, env=environment)
+    assert "absent.gguf of 'owner/model' can be had neither" in absent
+    *again, absent = said(FROM_HUB, env={**environment, "HF_HUB_OFFLINE": "1"})
+    assert again == found
     assert [name for name, _, _ in found] == [
         f"owner/model@{commit}#tiny.gguf" for commit in (OLD, NEW)
     ]
     local = [model_digest(str(folder / "tiny.gguf")) for folder in folders.values()]
     assert [digest for _, digest, _ in found] == local
     assert local[0] == model_digest(str(file)) != local[1]
-    assert "absent.gguf of 'owner/model' can be had neither" in absent
 
 
 # ------------------------------------------------------------------------------ loading
@@ -294,6 +291,13 @@ def test_the_library_is_asked_for(source, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------ llama.cpp
+def test_the_server_is_asked_for(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    monkeypatch.delitem(sys.modules, "limo_nb.inference.llamacpp_engine", raising=False)
+    with pytest.raises(NotInstalled, match=r"pip install 'limo-nb\[llamacpp\]'"):
+        open_engine(LLAMACPP, str(file))
+
+
 def rows_of(engine, file, sampling, store):
     with open_engine(engine, str(file)) as opened:
         return complete(opened, ITEMS, sampling, store).to_list()

@@ -61,7 +61,7 @@ def folder_of(file: Path, digest: str, weights: bool = False) -> Path:
     if done.exists():
         return folder
     home.mkdir(parents=True, exist_ok=True)
-    with alone(home / f"{folder.name}.lock", f"waiting for who reads {file.name}"):
+    with alone(home / f"{folder.name}.lock"):
         if not (folder / FACTS).exists():
             _make_folder(file, folder)
         if weights and not done.exists():
@@ -227,8 +227,12 @@ def _add_weights(file: Path, folder: Path) -> None:
             f"{file.name} cannot be loaded by transformers: {facts['why_not']}. Take the "
             "engine llamacpp, or the model that it was made of"
         )
-    print(f"dequantising {file.name} to 32 bits in {folder}, once", file=sys.stderr, flush=True)
     reader = _reader(file)
+    size, free = 4 * sum(t.n_elements for t in reader.tensors), shutil.disk_usage(folder).free
+    told = f"dequantising {file.name} to 32 bits takes {size / 1e9:.1f} GB in {folder}"
+    if size > free:
+        raise ValueError(f"{told}, where {free / 1e9:.1f} GB are free")
+    print(f"{told}, once", file=sys.stderr, flush=True)
     both = _matrices(reader)
     config = AutoConfig.from_pretrained(folder)
     config.tie_word_embeddings = OUTPUT not in both  # as the file has it, to load both

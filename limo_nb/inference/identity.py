@@ -42,17 +42,15 @@ def source_of(name: str, weights: bool = False) -> tuple[str, str | None]:
         return str(folder_of(file, _file_digest(file), weights)), None
     if Path(name).is_dir():
         return name, None
-    repository, _, revision = name.partition("@")
-    return repository, _commit(repository, revision or "main")
+    return _repository_and_commit(name)
 
 
 def exact_name(name: str) -> str:
     """`name`, a Hub id with its commit: by it another process loads the same weights."""
     if _is_local(resolve(name)):
         return name
-    home, behind, file = name.partition("#")
-    repository, _, revision = home.partition("@")
-    return f"{repository}@{_commit(repository, revision or 'main')}{behind}{file}"
+    _, behind, file = name.partition("#")
+    return "@".join(_repository_and_commit(name)) + behind + file
 
 
 def absolute_name(name: str) -> str:
@@ -71,7 +69,7 @@ def gguf_path(name: str) -> Path | None:
     if behind and not file.endswith(".gguf"):
         raise ValueError(f"{name!r}: behind # comes the name of a file that ends in .gguf")
     if behind and not Path(home).is_dir():
-        return _fetched(home, file)
+        return _fetched(*_repository_and_commit(name), file)
     if behind or home.endswith(".gguf"):
         found = Path(home) / file if behind else Path(home)
         if not found.is_file():
@@ -115,12 +113,10 @@ def _which(home: str, files: Sequence[str]) -> str:
     return f"{home} has several GGUF files: name one as {home}#FILE, of {', '.join(files)}"
 
 
-def _fetched(home: str, file: str) -> Path:
-    """`file` of the Hub's repository `home`, in the Hub's cache. Raises ValueError."""
+def _fetched(repository: str, commit: str, file: str) -> Path:
+    """`file` of a Hub's repository, in the Hub's cache. Raises ValueError."""
     from huggingface_hub import hf_hub_download
 
-    repository, _, revision = home.partition("@")
-    commit = _commit(repository, revision or "main")
     try:
         return Path(hf_hub_download(repository, file, revision=commit))
     except Exception as error:
@@ -130,13 +126,19 @@ def _fetched(home: str, file: str) -> Path:
         ) from error
 
 
+def _repository_and_commit(name: str) -> tuple[str, str]:
+    home, _, file = name.partition("#")
+    repository, _, revision = home.partition("@")
+    return repository, _commit(repository, revision or "main", file or "config.json")
+
+
 @cache
-def _commit(repository: str, revision: str) -> str:
-    """The commit of a Hub model; raises ValueError where it cannot be found."""
+def _commit(repository: str, revision: str, file: str) -> str:
+    """The commit of a Hub model that has `file`; raises ValueError where it is not found."""
     if re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     try:
-        return _cached_or_asked(repository, revision)
+        return _cached_or_asked(repository, revision, file)
     except Exception as error:
         raise ValueError(
             f"model {repository!r} is neither a local folder nor reachable on the Hub "
@@ -144,18 +146,18 @@ def _commit(repository: str, revision: str) -> str:
         ) from error
 
 
-def _cached_or_asked(repository: str, revision: str) -> str:
+def _cached_or_asked(repository: str, revision: str, file: str) -> str:
     from huggingface_hub import hf_hub_download, model_info, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RemoteEntryNotFoundError
 
-    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    found = try_to_load_from_cache(repository, file, revision=revision)
     try:
         # A download writes down which commit the branch stands for.
         path = found if isinstance(found, str) else None
-        path = path or hf_hub_download(repository, "config.json", revision=revision)
+        path = path or hf_hub_download(repository, file, revision=revision)
     except (GatedRepoError, RemoteEntryNotFoundError):  # what it is can still be asked
         return str(model_info(repository, revision=revision).sha)
-    return Path(path).parent.name
+    return Path(path).parts[-1 - len(Path(file).parts)]
 
 
 def model_digest(name: str) -> str:
