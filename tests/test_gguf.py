@@ -176,6 +176,11 @@ def test_the_tokenizer_is_the_one_that_the_file_was_made_with(source, tmp_path, 
     assert found.padding_side == "left" and found.model_max_length == CONTEXT
 
 
+def test_a_rule_of_splitting_that_nobody_knows_is_told(source, tmp_path):
+    with pytest.warns(UserWarning, match="rule for splitting text, 'other', is not known"):
+        load_tokenizer(str(write_gguf(source, tmp_path / "other.gguf", pre="other")))
+
+
 def test_stop_tokens_and_context_come_from_the_file(file):
     tokenizer = load_tokenizer(str(file))
     ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])

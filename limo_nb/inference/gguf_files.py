@@ -19,6 +19,7 @@ import json
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -45,6 +46,7 @@ ROWS = 256  # that are compared
 # What `tokenizer.ggml.pre` says of vocabularies whose numbers are cut into digits and whose
 # other text as GPT-2's (llama.cpp, src/llama-vocab.cpp); transformers 5.23 knows none of them.
 DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+PLAIN = {None, "gpt-2"}  # no BPE, or GPT-2's own rule
 COMPOSED = {"qwen2", "qwen35"}  # Qwen2Tokenizer and Qwen3_5Tokenizer normalise by NFC
 ENDS = ("eos", "eot", "eom")  # tokens that end a reply, as a file names them
 
@@ -90,7 +92,10 @@ def _make_folder(file: Path, folder: Path) -> None:
         config.tie_word_embeddings = facts["tied"]
         config.save_pretrained(partial)
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        _mend(tokenizer, _value(reader, "tokenizer.ggml.pre"), facts["context"])
+        bpe = _value(reader, "tokenizer.ggml.model") == "gpt2"
+        _mend(
+            tokenizer, _value(reader, "tokenizer.ggml.pre") if bpe else None, facts["context"]
+        )
         tokenizer.save_pretrained(partial)
         GenerationConfig(
             eos_token_id=facts["ends"], bos_token_id=config.bos_token_id,
@@ -194,9 +199,15 @@ def _why_not(reader: GGUFReader, kind: str) -> str:
     return ""
 
 
-def _mend(tokenizer: Any, pre: str, context: int | None) -> None:
+def _mend(tokenizer: Any, pre: str | None, context: int | None) -> None:
     from tokenizers import normalizers, pre_tokenizers
 
+    if pre not in DIGITS | PLAIN | _known_to_the_loader():
+        warnings.warn(
+            f"the file's rule for splitting text, {pre!r}, is not known to transformers: "
+            "numbers and spaces may become other tokens than in training",
+            stacklevel=2,
+        )
     if pre in COMPOSED:
         tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     if pre in DIGITS:
@@ -212,6 +223,14 @@ def _mend(tokenizer: Any, pre: str, context: int | None) -> None:
     tokenizer.add_special_tokens({"extra_special_tokens": unnamed})
     if context:
         tokenizer.model_max_length = context
+
+
+def _known_to_the_loader() -> frozenset[str]:
+    try:
+        from transformers.integrations.gguf import gguf_tokenizer_mapping as known
+    except ImportError:  # before 5.23 it was elsewhere
+        return frozenset()
+    return frozenset(known.GGUF_PRE_TOKENIZER_SPLITS)
 
 
 # ----------------------------------------------------------------------------- the weights
