@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 PROFILE ?= mini
 LINTED := limo_nb tests benchmarks $(wildcard book/*.ipynb)
 
-.PHONY: book run render test test-slow test-long test-vllm lint lint-workflows format sync
+.PHONY: book run render test test-slow test-long test-real test-vllm lint lint-workflows format sync
 .PHONY: check-pairs lock env clean
 
 # After Ctrl-C a command says what to type again: here it is make's, not its own.
@@ -29,6 +29,11 @@ test-slow: $(STAMP) ## kills and other proofs that take minutes
 
 test-long: $(STAMP) ## the book killed in every chapter, and continued
 	$(BIN)/python -m pytest -m long
+
+# What cannot be had is said by the first line, and skips the tests that want it.
+test-real: $(STAMP) ## small real models, of up to 0.5 billion parameters
+	-$(BIN)/python tests/real_models.py smollm2-135m qwen2.5-coder-0.5b
+	$(BIN)/python -m pytest -m real
 
 # vLLM on a CPU: the engine within the test's process, unpinned threads, no calls home.
 test-vllm: export VLLM_ENABLE_V1_MULTIPROCESSING := 0

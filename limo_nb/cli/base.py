@@ -27,7 +27,10 @@ Overrides = Annotated[
     typer.Option("--override", help="KEY=VALUE of a profile's field, e.g. pool.size=100."),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="lab:NAME, a folder, or a Hub id (ID@REVISION).")
+    str,
+    typer.Option(
+        "--model", "-m", help="lab:NAME, folder, FILE.gguf, Hub id (ID@REVISION, ID#FILE.gguf)."
+    ),
 ]
 # Of how a model is sampled; what is not given comes from a profile or a protocol.
 Samples = Annotated[int | None, typer.Option(min=1, help="Answers to each question.")]

@@ -27,6 +27,14 @@ OPTIONAL = {
         "the openai engine (any server of its protocol)",
         "pip install 'limo-nb[openai]'",
     ),
+    "gguf": (
+        "GGUF files, llama.cpp's format of quantised models",
+        "pip install 'limo-nb[gguf]'",
+    ),
+    "xllamacpp": (
+        "the llamacpp engine (quantised models on a CPU)",
+        "pip install 'limo-nb[llamacpp]'",
+    ),
     "ray": (
         "the ray engine (Ray Data over any engine, on a cluster)",
         "pip install 'limo-nb[ray]'",
@@ -155,6 +163,7 @@ def _missing_model(role: str, model: str) -> tuple[str, str]:
             lab.model_path(name)
     except (FileNotFoundError, ValueError):
         return f"{role} model {model} has no weights", f"limo-nb lab pretrain {name}"
-    if Path(model).is_absolute() and not Path(model).exists():
+    path = Path(model.partition("#")[0])
+    if path.is_absolute() and not path.exists():
         return f"{role} model {model} does not exist", f"--override models.{role}=…"
     return "", ""

@@ -122,13 +122,14 @@ def sft(
     from datasets import Dataset
 
     from limo_nb import sft as room
+    from limo_nb.inference import absolute_name
     from limo_nb.sft import encoding
 
     own, whole = _settings(profile, override, version)
     rows, _ = encoding.read_training_rows(file)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
-    base = str(Path(model).resolve()) if Path(model).is_dir() else model
+    base = absolute_name(model)
     columns = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
     prompt = whole.system_prompt if system is None else system
     task = room.Task(Dataset.from_list(columns), base, own, seed, prompt, folder)
@@ -187,7 +188,7 @@ def launch(
 
 @app.command()
 def plan(
-    model: Annotated[str, typer.Option(help="A model's name or folder.")],
+    model: Annotated[str, typer.Option(help="A model's name, folder or GGUF file.")],
     gpus: Annotated[int, typer.Option(min=1, help="Over all nodes.")] = 8,
     gpu_memory: Annotated[float, typer.Option(help="GB of one GPU.")] = 80.0,
     zero: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage.")] = 3,

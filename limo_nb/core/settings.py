@@ -30,7 +30,10 @@ Settings = TypeVar("Settings", bound=Frozen)
 
 
 class Models(Frozen):
-    """Each is `lab:NAME`, a local folder, or a Hub id, optionally `ID@REVISION`."""
+    """Each is `lab:NAME`, a local folder, a GGUF file, or a Hub id, optionally `ID@REVISION`.
+
+    A GGUF file is `FILE.gguf`, `FOLDER#FILE.gguf` or `ID#FILE.gguf`.
+    """
 
     base: str  # the foundation that is fine-tuned
     poor: str  # a backbone of the same size that saw less reasoning
@@ -38,7 +41,7 @@ class Models(Frozen):
     strong: str  # the reasoner of the fine filter, and the teacher
 
 
-EngineKind = Literal["transformers", "vllm", "openai", "ray"]
+EngineKind = Literal["transformers", "vllm", "openai", "llamacpp", "ray"]
 
 
 class EngineSettings(Frozen):

@@ -46,7 +46,7 @@ from limo_nb.inference import Engine, complete, model_digest, open_engine
 class ScoreRequest:
     """What is to be scored. `items` is the most of each benchmark, None for all."""
 
-    model: str  # lab:NAME, a folder, or a Hub id, optionally ID@REVISION
+    model: str  # lab:NAME, a folder, a GGUF file, or a Hub id, optionally ID@REVISION
     benchmarks: tuple[str, ...]
     protocol: Protocol
     engine: EngineSettings = EngineSettings()
@@ -76,8 +76,8 @@ def score_model(request: ScoreRequest, root: Path | None = None) -> Artifact:
     a model that cannot be loaded, FileNotFoundError for a benchmark that is nowhere.
     """
     for model in filter(None, (request.model, request.judge)):
-        if model.startswith((".", "/")) and not Path(model).exists():
-            raise ValueError(f"there is no model at {model}: name a folder that exists")
+        if model.startswith((".", "/")) and not Path(model.partition("#")[0]).exists():
+            raise ValueError(f"there is no model at {model}: name a folder or file that exists")
     root = root or runs_root() / "evaluate"
     items = {
         name: benchmarks.load_benchmark(name, request.items)

@@ -7,6 +7,7 @@ from .base import CompletionRow as CompletionRow
 from .base import Engine as Engine
 from .base import EngineFailed as EngineFailed
 from .base import Made as Made
+from .base import NotInstalled as NotInstalled
 from .base import Refused as Refused
 from .budget_forcing import BudgetForcer as BudgetForcer
 from .chat import DEFAULT_SYSTEM as DEFAULT_SYSTEM
@@ -16,12 +17,15 @@ from .chat import chat_prompt as chat_prompt
 from .chat import plain_ids as plain_ids
 from .chat import prompt_ids as prompt_ids
 from .engines import ENGINES as ENGINES
-from .engines import NotInstalled as NotInstalled
 from .engines import open_engine as open_engine
+from .identity import absolute_name as absolute_name
 from .identity import exact_name as exact_name
+from .identity import gguf_path as gguf_path
 from .identity import model_digest as model_digest
+from .identity import quantisation_of as quantisation_of
 from .identity import resolve as resolve
 from .identity import source_of as source_of
+from .identity import weights_of as weights_of
 from .models import decoding_precision as decoding_precision
 from .models import load_model as load_model
 from .models import load_tokenizer as load_tokenizer

@@ -28,6 +28,10 @@ class EngineFailed(RuntimeError):
     """What an engine runs on does not answer, refuses or has ended; the message says why."""
 
 
+class NotInstalled(ImportError):
+    """A library is absent; the message says which command installs it."""
+
+
 class Completion(NamedTuple):
     """One answer: its text, its length in tokens without the end token, whether it ended."""
 

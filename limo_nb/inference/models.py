@@ -31,8 +31,9 @@ def load_tokenizer(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=commit, padding_side="left")
     except (OSError, ValueError) as error:  # nothing there, or a folder without a tokenizer
         raise ValueError(
-            f"no tokenizer at {resolve(name)!r}: name a folder, `lab:NAME`, or a Hub id while "
-            f"online ({str(error).strip().splitlines()[0]})"
+            f"no tokenizer at {resolve(name)!r}: name a folder, `lab:NAME`, a GGUF file, or a "
+            "Hub id while online, ID#FILE.gguf where it has GGUF files alone "
+            f"({str(error).strip().splitlines()[0]})"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -75,7 +76,7 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
     `attention` "auto" is plain attention on a CPU, where it decodes small models faster,
     and SDPA elsewhere.
     """
-    source, commit = source_of(name)
+    source, commit = source_of(name, weights=True)
     if attention == "auto":
         attention = "sdpa" if torch.cuda.is_available() else "eager"
     wanted = getattr(torch, decoding_precision(name, dtype).dtype)

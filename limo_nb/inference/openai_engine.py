@@ -59,10 +59,13 @@ class OpenAIEngine:
                 "for example `export OPENAI_BASE_URL=http://localhost:8000/v1`"
             )
         self.name, self.batch_size = model, settings.batch_size
-        self.server = public_address(base_url)
-        self.identity = {"kind": "openai", "model": _served(model, self.server)}
-        self._client = client_of(base_url, max_retries=retries, timeout=seconds)
         self._counting = threading.Lock()
+        self._connect(base_url, retries, seconds)
+        self.identity = {"kind": "openai", "model": _served(model, self.server)}
+
+    def _connect(self, base_url: str, retries: int, seconds: float) -> None:
+        self.server = public_address(base_url)
+        self._client = client_of(base_url, max_retries=retries, timeout=seconds)
 
     def __enter__(self) -> OpenAIEngine:
         return self
@@ -79,8 +82,14 @@ class OpenAIEngine:
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
         """Rows as the server answers them, in any order."""
         asks = (ask for batch in batches for ask in batch)
-        slots = min(CONCURRENT, self.batch_size)
-        yield from in_flight(asks, lambda ask: [(ask.key, self._ask(ask, sampling))], slots)
+        yield from in_flight(
+            asks, lambda ask: [(ask.key, self._ask(ask, sampling))], self.slots
+        )
+
+    @property
+    def slots(self) -> int:
+        """Requests in flight at the same time."""
+        return min(CONCURRENT, self.batch_size)
 
     def _ask(self, ask: Ask, sampling: Sampling) -> Completion | Refused:
         try:

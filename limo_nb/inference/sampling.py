@@ -31,7 +31,8 @@ def sample(
 
     A question is a text, or a row with `question`, an `id` and whatever else; rows without
     an id are called "row 1", "row 2" and so on. The table has the columns of the rows, those of
-    `CompletionRow` and `model`. `model` is `lab:NAME`, a folder, or a Hub id.
+    `CompletionRow` and `model`. `model` is `lab:NAME`, a folder, a
+    GGUF file, or a Hub id.
 
     Answers are kept in the SQLite file `store` as they arrive: the same call continues
     interrupted work, and a later one with more questions makes only what is missing.

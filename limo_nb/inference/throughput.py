@@ -36,7 +36,11 @@ def found() -> dict[str, str]:
     ray = "a local Ray, or RAY_ADDRESS" if importlib.util.find_spec("ray") else ""
     vllm = "this environment" if importlib.util.find_spec("vllm") else ""
     server = public_address(os.environ.get("OPENAI_BASE_URL", "")) or vllm_python() or ""
-    return {"transformers": "this environment", "vllm": vllm, "openai": server, "ray": ray}
+    llamacpp = "GGUF files, here" if importlib.util.find_spec("xllamacpp") else ""
+    return {
+        "transformers": "this environment", "vllm": vllm, "openai": server,
+        "llamacpp": llamacpp, "ray": ray,
+    }  # fmt: skip
 
 
 def clock(

@@ -25,7 +25,7 @@ from limo_nb.inference.chat import (
     prompt_ids,
 )
 from limo_nb.inference.decoder import Decoder
-from limo_nb.inference.identity import exact_name, model_digest
+from limo_nb.inference.identity import exact_name, model_digest, weights_of
 from limo_nb.inference.models import decoding_precision, load_tokenizer
 from limo_nb.inference.workers import Worker
 
@@ -43,7 +43,7 @@ class TransformersEngine:
         self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
             "kind": "transformers", "draws": DRAWS, "dtype": dtype,
-            "model": model_digest(model),
+            "model": model_digest(model), **weights_of(model),
         }  # fmt: skip
         self.tokenizer = load_tokenizer(model)
         self._workers: list[Worker] = []

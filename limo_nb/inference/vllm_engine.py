@@ -33,7 +33,7 @@ from limo_nb.inference.chat import (
     Prompt,
     prompt_ids,
 )
-from limo_nb.inference.identity import model_digest, source_of
+from limo_nb.inference.identity import model_digest, source_of, weights_of
 from limo_nb.inference.models import decoding_precision, load_tokenizer, stop_token_ids
 from limo_nb.inference.vllm_server import on_this_machine
 
@@ -49,6 +49,7 @@ class VllmEngine:
         self.batch_size, self.tokenizer = settings.batch_size, load_tokenizer(model)
         self.identity = {
             "kind": "vllm", "dtype": self.dtype, "model": model_digest(model),
+            **weights_of(model),
         }  # fmt: skip
         self._stops = stop_token_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
@@ -116,7 +117,7 @@ class VllmEngine:
         return None
 
     def _loaded(self) -> LLM:
-        source, commit = source_of(self.name)
+        source, commit = source_of(self.name, weights=True)
         try:
             return LLM(
                 model=source, revision=commit, dtype=self.dtype, seed=0,

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import torch
 from transformers import AutoConfig
 
-from limo_nb.inference.base import EngineFailed
 from limo_nb.inference.identity import source_of
 from limo_nb.inference.models import decoding_precision, tensor_parallel_size
+from limo_nb.inference.server import free_port, started
 
 MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` fails in some CPU builds
 # Compiling takes longer on a CPU than what a CPU is asked for, and 0.9 of the memory, the
@@ -56,23 +51,16 @@ def serve_vllm(
     EngineFailed with the server's last lines where it ends, or does not answer within
     `seconds`.
     """
-    port = _free_port()
+    port = free_port()
     command = [python, "-m", MODULE, "--host", "127.0.0.1", "--port", str(port)]
     command += server_options(model, dtype)
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, log, seconds)
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            _end(process)
+    with started("vLLM's server", command, port, seconds=seconds) as server:
+        yield f"{server.address}/v1"
 
 
 def server_options(model: str, dtype: str = "auto") -> list[str]:
     """The options with which vLLM's server serves `model` on this machine."""
-    source, commit = source_of(model)
+    source, commit = source_of(model, weights=True)
     options = {
         "model": source, "served_model_name": model,
         "dtype": decoding_precision(model, dtype).dtype,
@@ -84,35 +72,3 @@ def server_options(model: str, dtype: str = "auto") -> list[str]:
         if value is not None:
             flags += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return flags
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def _wait_for(url: str, process: subprocess.Popen, log: Any, seconds: float) -> None:
-    """Return when `url` answers 200."""
-    end = time.monotonic() + seconds
-    while process.poll() is None and time.monotonic() < end:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # it does not listen yet
-        time.sleep(0.5)
-    state = f"ended with status {process.poll()}"
-    state = f"did not answer in {seconds:g} s" if process.poll() is None else state
-    log.seek(0)
-    raise EngineFailed(f"vLLM's server {state}:\n{''.join(log.readlines()[-20:])}")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Ask the server to end its engine's processes, and make sure that it does."""
-    process.terminate()
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()

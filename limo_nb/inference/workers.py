@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import traceback
-from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
@@ -22,6 +21,7 @@ from limo_nb.inference.base import (
     EngineFailed,
 )
 from limo_nb.inference.decoder import Decoder
+from limo_nb.inference.server import package_variables
 
 # For the environment of processes that compute on a CPU. Without it, glibc gives every
 # freed cache back to the kernel and faults it in again at the next token: half of the time.
@@ -30,9 +30,7 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str
 
 def worker_variables() -> dict[str, str]:
     """Environment variables of a process that decodes: this package, one thread."""
-    home = str(Path(__file__).parent.parent.parent)
-    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, **ONE_THREAD, **ALLOCATOR}
+    return {**package_variables(), **ONE_THREAD, **ALLOCATOR}
 
 
 class Worker:

@@ -196,7 +196,7 @@ def _encoder(model: str) -> tuple[Any, Any]:
     from transformers import AutoModel
 
     try:
-        source, revision = source_of(model)
+        source, revision = source_of(model, weights=True)
         with quiet_bars():
             network = AutoModel.from_pretrained(source, revision=revision, dtype=torch.float32)
         return network.eval(), load_tokenizer(model)

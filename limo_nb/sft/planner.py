@@ -247,7 +247,7 @@ def known_shapes() -> dict[str, Shape]:
 
 
 def shape_of(model: str) -> Shape:
-    """The shape of a known model, of a local folder or `lab:NAME`, or of a Hub model.
+    """The shape of a known model, of a folder, a GGUF file or `lab:NAME`, or of a Hub model.
 
     A name without its owner is enough. Raises ValueError that says what is known.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 
 from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.machine import provenance
-from limo_nb.inference import load_tokenizer, quiet_bars
+from limo_nb.inference import load_tokenizer, quiet_bars, weights_of
 from limo_nb.sft import checkpoints, epochs
 from limo_nb.sft.auto import choices
 from limo_nb.sft.job import ELSEWHERE, LogRow, TrainingJob, is_done, read_log
@@ -75,6 +76,7 @@ def _finish(
         "loss": log[-1]["loss"],
         "peak_memory_gib": round(memory_gib(), 3),  # of one rank
         "choices": choices(job.settings, job.why),
+        **weights_of(job.model),
         **provenance(),
     }
     if job.settings.keep_epochs:
@@ -91,12 +93,13 @@ def model_card(job: TrainingJob, done: dict[str, Any]) -> str:
     values = [(name, value) for name, value in job.settings if name not in ELSEWHERE]
     settings = "\n".join(f"| {name} | {value} |" for name, value in values)
     versions = ", ".join(f"{name} {value}" for name, value in done["versions"].items())
+    base = f" (weights {done['weights']})" if "weights" in done else ""
     lost = f"{len(done['cut'])} rows cut, {len(done['dropped'])} dropped for their length"
     return f"""---
-base_model: {job.model.partition("@")[0]}
+base_model: {re.split("[@#]", job.model)[0]}
 library_name: transformers
 ---
-Fine-tuned from `{job.model}` on {done["rows"]} rows by limo_nb, seed {job.seed}.
+Fine-tuned from `{job.model}`{base} on {done["rows"]} rows by limo_nb, seed {job.seed}.
 
 - Rows: SHA-256 of `rows.jsonl` {done["data_sha256"]}; {lost}
 - {done["parameters"]:,} parameters
