@@ -11,6 +11,7 @@ import httpx
 import pytest
 import real_models
 from datasets import Dataset
+from test_scoring import write_items
 from test_sft_encoding import DIFFERENT, SAME, SIGNS, named
 from tiny import problems
 
@@ -156,7 +157,6 @@ def test_both_engines_begin_their_answers_alike(name, tmp_path):
     assert sum(alike) >= len(ITEMS) - 1, pairs
     for row in made["llamacpp"]:
         assert row["finished"] or row["tokens"] == GREEDY.max_new_tokens
-        assert "<|im_" not in row["text"]
 
 
 def common(one: str, other: str) -> str:
@@ -186,14 +186,20 @@ def test_drawn_answers_have_seeds(tmp_path):
 
 
 @pytest.mark.parametrize("engine", [LLAMACPP, TRANSFORMERS], ids=lambda engine: engine.kind)
-def test_an_evaluation_says_what_was_computed_with(engine, tmp_path):
-    chosen = protocols.protocol("greedy", max_new_tokens=16)
-    request = scoring.ScoreRequest(model(QWEN), ("lab",), chosen, engine, items=3)
+def test_an_evaluation_says_what_was_computed_with(engine, tmp_path, monkeypatch):
+    """And a model of half a billion weights adds small numbers."""
+    write_items(tmp_path / "data")
+    monkeypatch.setenv("LIMO_NB_DATA", str(tmp_path / "data"))
+    chosen = protocols.protocol("greedy", max_new_tokens=48)
+    request = scoring.ScoreRequest(
+        model(QWEN), ("aime25_1",), chosen, engine, items=4,
+        system_prompt="Answer with the number alone, in \\boxed{}.",
+    )  # fmt: skip
     found = scoring.score_model(request, tmp_path)
     behind = "" if engine.kind == "llamacpp" else ", dequantised"
     assert found.manifest["engine"]["weights"] == f"Q4_K_M{behind}"
-    (row,) = [row for row in found.json("table.json") if row["group"] == "lab"]
-    assert row["items"] == 3
+    row = next(row for row in found.json("table.json") if row["group"] == "aime25_1")
+    assert row["items"] == 4 and row["right"] >= 2, row
 
 
 # ---------------------------------------------------------------------------- fine-tuning
