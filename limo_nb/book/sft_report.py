@@ -43,7 +43,7 @@ def sizes(tokenizer: Any, rows: Dataset, settings: SftSettings, system: str, ste
 
     Tokens are after cutting at the limit; `steps` is the number of optimiser steps.
     """
-    encoded = encode(rows, tokenizer, system, settings.max_tokens)
+    encoded = encode(rows, tokenizer, system, settings.max_tokens, chat=settings.chat)
     learnt = sum(label != IGNORED for row in encoded.rows for label in row.labels)
     return {
         "rows": len(rows),

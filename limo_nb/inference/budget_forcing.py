@@ -14,11 +14,12 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from limo_nb.core.settings import Sampling
+from limo_nb.core.settings import ChatSettings, Sampling
 from limo_nb.inference.base import CompletionRow, Engine
-from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids
+from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids, prompt_pieces
 from limo_nb.inference.models import load_tokenizer
 from limo_nb.inference.request import complete
+from limo_nb.inference.templates import DEFAULT_CHAT
 
 WAIT = "\nWait,"  # instead of the conclusion
 CLOSING = "\nTherefore the answer is \\boxed{"  # where the budget is spent
@@ -37,11 +38,13 @@ def without_conclusion(text: str) -> str:
 class BudgetForcer:
     """Continues answers of `model`, through `engine`, from where they are cut.
 
-    Tables of answers have the columns of `CompletionRow`.
+    Tables of answers have the columns of `CompletionRow`; `chat` is that of the engine.
     """
 
-    def __init__(self, engine: Engine, model: str, store: Path) -> None:
-        self.engine, self.store = engine, store
+    def __init__(
+        self, engine: Engine, model: str, store: Path, chat: ChatSettings = DEFAULT_CHAT
+    ) -> None:
+        self.engine, self.store, self.chat = engine, store, chat
         self.tokenizer = load_tokenizer(model)
 
     def lengthened(
@@ -97,10 +100,9 @@ class BudgetForcer:
         """The conversation as the text that the model reads."""
         if isinstance(prompt, str):
             return prompt
-        text = self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
-        ids = prompt_ids(self.tokenizer, prompt)
+        pieces = prompt_pieces(self.tokenizer, prompt, self.chat)
+        text = "".join(piece.text for piece in pieces)
+        ids = prompt_ids(self.tokenizer, prompt, self.chat)
         # Some tokenizers put the first token before raw text, and the template has it too.
         for raw in (text, text.removeprefix(self.tokenizer.bos_token or "")):
             if self.tokenizer(raw)["input_ids"] == ids:

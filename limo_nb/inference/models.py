@@ -17,6 +17,7 @@ from limo_nb.core.precision import (
 )
 from limo_nb.inference.chat import plain_ids
 from limo_nb.inference.identity import resolve, source_of
+from limo_nb.inference.templates import end_token_id
 
 SMALL_BYTES = 2**28  # weights of a model that decodes in 32 bits on every CPU
 
@@ -93,7 +94,9 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
 def stop_token_ids(name: str, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of `generation_config.json`, end and padding.
 
-    The pad token ends a page of the lab's textbooks, and text of base models.
+    And the one with which the chat template ends a reply, which is what training teaches:
+    generation configs forget it, and tokenizers name another. The pad token ends a page of
+    the lab's textbooks, and text of base models.
     """
     source, commit = source_of(name)
     where: dict[str, Any] = {"revision": commit} if commit else {}
@@ -102,7 +105,8 @@ def stop_token_ids(name: str, tokenizer: Any) -> list[int]:
     except OSError:  # a model without such a file
         found = AutoConfig.from_pretrained(source, **where).eos_token_id
     stops = {*found} if isinstance(found, list) else {found}
-    return sorted((stops | {tokenizer.eos_token_id, tokenizer.pad_token_id}) - {None})
+    taught = end_token_id(tokenizer) if tokenizer.chat_template else None
+    return sorted((stops | {tokenizer.eos_token_id, tokenizer.pad_token_id, taught}) - {None})
 
 
 def tensor_parallel_size(config: Any, gpus: int) -> int:

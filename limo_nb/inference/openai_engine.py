@@ -29,6 +29,7 @@ from limo_nb.inference.base import (
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.identity import model_digest
 from limo_nb.inference.models import token_counter
+from limo_nb.inference.templates import arguments
 
 CONCURRENT = 256  # requests in flight, at most; a server batches what it has
 RETRIES = 10  # about a minute with the client's backoff: 0.5 s, doubled, at most 8 s
@@ -61,7 +62,10 @@ class OpenAIEngine:
         self.name, self.batch_size = model, settings.batch_size
         self._counting = threading.Lock()
         self._connect(base_url, retries, seconds)
-        self.identity = {"kind": "openai", "model": _served(model, self.server)}
+        self.identity = {
+            "kind": "openai", "model": _served(model, self.server), **settings.chat.identity,
+        }  # fmt: skip
+        self._template = arguments(settings.chat)
 
     def _connect(self, base_url: str, retries: int, seconds: float) -> None:
         self.server = public_address(base_url)
@@ -119,6 +123,8 @@ class OpenAIEngine:
             raw = self._client.completions.create(prompt=ask.prompt, **given)
             return raw.choices[0], raw.usage
         given |= {"messages": ask.prompt}
+        if self._template:  # vLLM, SGLang and llama.cpp hand them to the chat template
+            given |= {"extra_body": {"chat_template_kwargs": self._template}}
         chat = self._client.chat.completions.create(**given)
         return chat.choices[0], chat.usage
 

@@ -50,7 +50,9 @@ class VllmEngine:
         self.identity = {
             "kind": "vllm", "dtype": self.dtype, "model": model_digest(model),
             **weights_of(model),
+            **settings.chat.identity,
         }  # fmt: skip
+        self._chat = settings.chat
         self._stops = stop_token_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
 
@@ -64,7 +66,7 @@ class VllmEngine:
 
     def length(self, prompt: Prompt) -> int:
         """Tokens of `prompt`."""
-        return len(prompt_ids(self.tokenizer, prompt))
+        return len(prompt_ids(self.tokenizer, prompt, self._chat))
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
         """Rows join while others are on their way, and are kept when they end.
@@ -102,7 +104,7 @@ class VllmEngine:
     def _add(self, ask: Ask, sampling: Sampling) -> Refused | None:
         """Hand a row to the engine below, unless its prompt is too long for the model."""
         engine = self._engine
-        prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt)}
+        prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt, self._chat)}
         parameters = SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, seed=ask.seed,
             max_tokens=sampling.max_new_tokens, stop_token_ids=self._stops,
