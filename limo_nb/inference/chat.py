@@ -20,6 +20,7 @@ from limo_nb.inference.templates import (
     reply,
     system_place,
     template_texts,
+    thought_tokens,
 )
 
 Message = dict[str, str]
@@ -150,6 +151,19 @@ def plain_ids(tokenizer: Any, text: str, whole: bool = False) -> list[int]:
     if found and getattr(tokenizer, "is_fast", False):
         return _without(tokenizer, unwanted).encode(text, add_special_tokens=False).ids
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+def answer_text(tokenizer: Any, ids: list[int]) -> str:
+    """The text of what a model wrote, without its end token.
+
+    Special tokens are left out, but for those with which its template marks a thought, as
+    gpt-oss does: without them no reader could tell thought and answer apart.
+    """
+    marks = thought_tokens(tokenizer)
+    if not marks:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+    left_out = set(tokenizer.all_special_ids) - set(tokenizer.convert_tokens_to_ids([*marks]))
+    return tokenizer.decode([token for token in ids if token not in left_out])
 
 
 @lru_cache(maxsize=4)

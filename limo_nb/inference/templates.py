@@ -73,15 +73,29 @@ def render(tokenizer: Any, messages: list[dict[str, str]], chat: ChatSettings, a
             f"the tokenizer of {tokenizer.name_or_path or 'this model'} has no chat template: "
             "name an instruction-tuned model, or put a chat_template.jinja into its folder"
         )
-    today = date.fromisoformat(chat.date)
     try:
         return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=ask,
-            strftime_now=today.strftime, **arguments(chat),
+            messages, chat_template=_dated(tokenizer.get_chat_template(), chat.date),
+            tokenize=False, add_generation_prompt=ask, **arguments(chat),
         )  # fmt: skip
     except (TemplateError, TypeError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise ValueError(f"the chat template refuses the turns {roles}: {error}") from error
+
+
+def _dated(template: str, day: str) -> str:
+    """`template` with a `strftime_now` of its own, for which it is always `day`.
+
+    The library's asks the clock, and it takes no function from outside.
+    """
+    if "strftime_now" not in template:
+        return template
+    today = date.fromisoformat(day)
+    value = "format"
+    for letter in "YmdbBHMyajAIpS":
+        value += f"|replace('%{letter}','{today.strftime(f'%{letter}')}')"
+    # The empty string keeps a line end with which the template may begin.
+    return f"{{% macro strftime_now(format) -%}}{{{{ {value} }}}}{{%- endmacro %}}{{{{ '' }}}}{template}"
 
 
 def _marked(turns: Turns, texts: Mapping[str, str] | None = None) -> list[dict[str, str]]:
@@ -290,6 +304,19 @@ def template_texts(tokenizer: Any) -> Iterable[str]:
             yield bare(tokenizer, turns, DEFAULT_CHAT, ask=False)
         except ValueError:  # a template's own refusal
             continue
+
+
+@lru_cache(maxsize=16)
+def thought_tokens(tokenizer: Any) -> frozenset[str]:
+    """The special tokens with which the template marks a thought, where it does so."""
+    if not tokenizer.chat_template:
+        return frozenset()
+    chat = ChatSettings(thinking="on")
+    ask = ask_turns(system_place(tokenizer, chat) == "system")
+    form = reply(tokenizer, ask, chat)
+    marks = "".join(part for part in (form.thinking or ())[:-1] if isinstance(part, str))
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    return frozenset(token for token in special if token in marks)
 
 
 def end_token_id(tokenizer: Any, chat: ChatSettings = DEFAULT_CHAT) -> int | None:

@@ -35,6 +35,7 @@ from limo_nb.inference.chat import (
 )
 from limo_nb.inference.identity import model_digest, source_of, weights_of
 from limo_nb.inference.models import decoding_precision, load_tokenizer, stop_token_ids
+from limo_nb.inference.templates import thought_tokens
 from limo_nb.inference.vllm_server import on_this_machine
 
 
@@ -109,6 +110,7 @@ class VllmEngine:
             temperature=sampling.temperature, top_p=sampling.top_p, seed=ask.seed,
             max_tokens=sampling.max_new_tokens, stop_token_ids=self._stops,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_special_tokens=not thought_tokens(self.tokenizer),  # else marks are lost
         )  # fmt: skip
         try:
             engine.add_request(ask.key, prompt, parameters)

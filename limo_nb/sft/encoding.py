@@ -33,6 +33,7 @@ COLUMNS = ("question", "solution")
 THOUGHT = "reasoning"  # the column of a row's thought, where it has one
 # How a thought is written where the template has no place for it: as most sets of chains do.
 IN_TEXT = "<think>\n{thought}\n</think>\n\n{answer}"
+ON = {"thinking": "on"}
 # What became of the solutions, in the words of `EncodedRows.manner`.
 AS_TEXT, AS_THOUGHT = "chain{s} written as text", "chain{s} written as thought and conclusion"
 GIVEN, KEPT = "thought{s} in the template's place", "thought{s} left in the text"
@@ -159,12 +160,15 @@ def row_parts(
     looks like a control token in it stays text. Raises UnplacedThought.
     """
     asked = chat_prompt(row["question"], system)
-    form = reply(tokenizer, turns_of(tokenizer, asked, chat)[0], chat)
+    turns, _ = turns_of(tokenizer, asked, chat)
+    form = reply(tokenizer, turns, chat)
     thought, answer, kind = _said(row, form, chat)
     layout = form.plain
-    if thought is not None and form.thinking:
+    if form.thinking and thought is not None:
         layout = form.thinking
         _refuse_marks((thought, answer), layout)
+    elif kind == KEPT and reply(tokenizer, turns, chat.model_copy(update=ON)).thinking:
+        raise UnplacedThought("it has a thought, and the prompt no place: set chat.thinking=on")
     elif thought is not None:
         answer = IN_TEXT.format(thought=thought.strip(), answer=answer.strip())
     texts = {"thought": Piece(thought or "", "model"), "answer": Piece(answer, "model")}
@@ -184,7 +188,7 @@ def _said(row: Mapping, form: Reply, chat: ChatSettings) -> tuple[str | None, st
         if inside is not None and thought:
             raise UnplacedThought(f"it has a column {THOUGHT} and a thought in its solution")
         if inside is not None:
-            thought, answer = inside, behind
+            thought, answer = inside.strip(), behind.strip()
     if thought and chat.thinking == "off":
         raise UnplacedThought("it has a thought, and chat.thinking is off: set it to auto or on")
     if thought:
