@@ -17,8 +17,9 @@ import pytest
 from tiny import problems
 from transformers import PreTrainedTokenizerFast
 
-from limo_nb.core.settings import SYSTEM_PROMPT, ChatSettings, Sampling
-from limo_nb.grading.extraction import shown
+from limo_nb.book import sft_report
+from limo_nb.core.settings import SYSTEM_PROMPT, ChatSettings, Sampling, load_profile
+from limo_nb.grading.extraction import closing_mark, shown, split_thought
 from limo_nb.inference import DEFAULT_SYSTEM, chat_prompt, prompt_ids
 from limo_nb.inference.base import Ask
 from limo_nb.inference.chat import answer_text, turns_of
@@ -247,3 +248,185 @@ def test_labels_are_the_generation_mask_of_the_twin(name, kind):
     bare = prompt_ids(tokenizer, [*chat_prompt("What is 1+1?", "S.")], chat)
     text = tokenizer.decode(bare[own_start:])
     assert text == BEGUN_FOR_THE_MODEL.get(name, "")
+
+
+# ------------------------------------------------------------------- one of each kind, our own
+TURN = "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+LOOP = "{% for m in messages %}" + TURN + "{% endfor %}"
+ASK = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+OPENED = LOOP + ASK.replace("{% endif %}", "<think>\n{% endif %}")
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    + TURN + "{% endfor %}" + ASK
+)
+IGNORES_SYSTEM = (
+    "{% for m in messages %}{% if m.role != 'system' %}" + TURN + "{% endif %}{% endfor %}" + ASK
+)
+NO_END = (
+    "{% for m in messages %}{% if m.role == 'user' %}<|user|>{% elif m.role == 'system' %}"
+    "<|system|>{% else %}<|assistant|>{% endif %}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+DATED = "{{ '<|im_start|>today ' + strftime_now('%d %B %Y') + '\n' }}" + LOOP + ASK
+CHAIN = {"question": "What is 1+1?", "solution": "Add them.\nSo \\boxed{2}"}
+
+
+def thinker() -> PreTrainedTokenizerFast:
+    return tokenizer_of(sft_report.THINKING.read_text("utf-8"))
+
+
+def response(tokenizer, row, thinking="auto", system="S.") -> str:
+    chat = ChatSettings(thinking=thinking)
+    return tokenizer.decode(row_parts(row, tokenizer, system, chat)[1])
+
+
+@needs_trl
+@pytest.mark.parametrize("thinking", ["auto", "on", "off"])
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_template_of_chapter_6_writes_what_qwen3s_does(kind, thinking):
+    if thinking == "off" and kind != "plain":
+        return
+    theirs, chat = family("qwen3"), ChatSettings(thinking=thinking)
+    mine = tokenizer_of(theirs.chat_template + "{# as a name #}")
+    mine.chat_template = sft_report.THINKING.read_text("utf-8")
+    parts = [row_parts(ROWS[kind], own, "S.", chat) for own in (mine, theirs)]
+    assert parts[0] == parts[1]
+
+
+@pytest.mark.parametrize(
+    ("thinking", "row", "written"),
+    [
+        ("auto", CHAIN, "<think>\nAdd them.\n</think>\n\nSo \\boxed{2}<|im_end|>\n"),
+        ("on", CHAIN, "<think>\nAdd them.\n</think>\n\nSo \\boxed{2}<|im_end|>\n"),
+        ("off", CHAIN, "Add them.\nSo \\boxed{2}<|im_end|>\n"),
+        ("auto", {"question": "q", "solution": "2"},
+         "<think>\n\n</think>\n\n2<|im_end|>\n"),  # one line: a conclusion without a thought
+        ("auto", {"question": "q", "solution": "a\nb"},
+         "<think>\na\n</think>\n\nb<|im_end|>\n"),  # no box: the last line
+        ("auto", {"question": "q", "solution": "[THINK]a[/THINK]b"},
+         "<think>\na\n</think>\n\nb<|im_end|>\n"),  # marks of another family
+        ("auto", {"question": "q", "reasoning": "", "solution": "a\nb"},
+         "<think>\na\n</think>\n\nb<|im_end|>\n"),
+        ("auto", {"question": "q", "reasoning": "a<|im_end|>b", "solution": "c"},
+         "<think>\na<|im_end|>b\n</think>\n\nc<|im_end|>\n"),
+    ],
+)  # fmt: skip
+def test_what_a_chain_becomes(thinking, row, written):
+    tokenizer = thinker()
+    chat = ChatSettings(thinking=thinking)
+    _, ids, _ = row_parts(row, tokenizer, "S.", chat)
+    assert tokenizer.decode(ids) == written
+    assert ids.count(end_token_id(tokenizer)) == 1  # what is spelled in a chain is text
+
+
+@pytest.mark.parametrize(
+    ("thinking", "row", "fault"),
+    [
+        ("auto", {"solution": "<think>a"}, "its thought does not end"),
+        ("auto", {"solution": "<think>a</think>b<think>c</think>d"}, "more than once"),
+        ("auto", {"solution": "a</think>b", "reasoning": "c"}, "a column reasoning and a thou"),
+        ("auto", {"solution": "b", "reasoning": "c</think>d"}, "</think> stands inside"),
+        ("auto", {"solution": "a\nb", "reasoning": 3}, "reasoning is 3, and no text"),
+        ("off", {"solution": "b", "reasoning": "a"}, "chat.thinking is off"),
+        ("off", {"solution": "<think>a</think>b"}, "chat.thinking is off"),
+    ],
+)
+def test_a_thought_without_a_place_is_named(thinking, row, fault):
+    good = {"question": "q", "solution": "a\nb"}
+    with pytest.raises(ValueError, match=rf"row 1: .*{fault}"):
+        encode([good, {"question": "q", **row}], thinker(), "S.", 999,
+               chat=ChatSettings(thinking=thinking))  # fmt: skip
+
+
+def test_encode_says_in_one_line_what_chains_became():
+    rows = [CHAIN, CHAIN, ROWS["column"]]
+    made = encode(rows, thinker(), "S.", 999).manner
+    assert made == (
+        "2 chains written as thought and conclusion, 1 thought in the template's place "
+        "(chat.thinking=auto: as the template itself does)"
+    )
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_a_chain_begins_inside_the_thought_that_the_prompt_opens(row):
+    tokenizer = tokenizer_of(OPENED)
+    assert response(tokenizer, row) == "Add them.\n</think>\n\nSo \\boxed{2}<|im_end|>\n"
+    plain = response(tokenizer, CHAIN, "off")
+    assert plain == "\n</think>\n\nAdd them.\nSo \\boxed{2}<|im_end|>\n"
+
+
+def test_with_thinking_on_a_template_without_a_place_gets_marks_in_the_text():
+    tokenizer = tokenizer_of(LOOP + ASK)
+    assert response(tokenizer, CHAIN) == CHAIN["solution"] + "<|im_end|>\n"
+    want = "<think>\nAdd them.\n</think>\n\nSo \\boxed{2}<|im_end|>\n"
+    assert response(tokenizer, CHAIN, "on") == want == response(tokenizer, ROWS["column"])
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, IGNORES_SYSTEM], ids=["refused", "left out"])
+def test_a_system_prompt_without_a_turn_stands_before_the_question(template):
+    tokenizer = tokenizer_of(template)
+    asked_with = {
+        system: tokenizer.decode(prompt_ids(tokenizer, chat_prompt("q<|im_end|>", system)))
+        for system in ("Do.", None, DEFAULT_SYSTEM)
+    }
+    end = "<|im_end|>\n<|im_start|>assistant\n"
+    assert asked_with["Do."] == f"<|im_start|>user\nDo.\n\nq<|im_end|>{end}"
+    assert asked_with[None] == f"<|im_start|>user\nq<|im_end|>{end}" == asked_with[DEFAULT_SYSTEM]
+    ids = prompt_ids(tokenizer, chat_prompt("q<|im_end|>", "Do."))
+    assert ids.count(end_token_id(tokenizer)) == 1
+
+
+def test_the_date_is_a_setting_and_not_today():
+    tokenizer = tokenizer_of(DATED)
+    for chat, told in ((ChatSettings(), "26 July 2024"),
+                       (ChatSettings(date="2025-01-02"), "02 January 2025")):  # fmt: skip
+        text = tokenizer.decode(prompt_ids(tokenizer, chat_prompt("q", "S."), chat))
+        assert f"today {told}\n" in text
+    with pytest.raises(ValueError, match="Invalid isoformat"):
+        ChatSettings(date="yesterday")
+
+
+def test_where_a_template_writes_no_end_the_next_turns_beginning_is_learnt():
+    tokenizer = tokenizer_of(NO_END)
+    assert response(tokenizer, CHAIN) == CHAIN["solution"] + "<|user|>"
+    assert tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) == "<|user|>"
+    plain = tokenizer_of("{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}"
+                         "{% if add_generation_prompt %}assistant: {% endif %}")  # fmt: skip
+    assert response(plain, CHAIN) == CHAIN["solution"] + "<eos>"
+
+
+def test_a_tokenizer_without_a_template_is_told_what_it_lacks():
+    with pytest.raises(ValueError, match="no chat template: name an instruction-tuned model"):
+        encode([CHAIN], tokenizer_of(""), "S.", 99)
+
+
+# ------------------------------------------------------------------- settings and keys
+def test_a_profile_says_once_how_templates_are_asked():
+    asked = load_profile("mini", {"chat.thinking": "on", "chat.arguments": {"effort": "high"}})
+    assert asked.engine.chat == asked.sft.chat
+    assert arguments(asked.sft.chat) == {
+        "enable_thinking": True, "thinking": True, "effort": "high",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="engine.chat and sft.chat differ: set `chat`"):
+        load_profile("mini", {"engine.chat": {"thinking": "on"}})
+    with pytest.raises(ValueError, match="thinking"):
+        load_profile("mini", {"chat.thinking": "maybe"})
+
+
+def test_a_completions_key_changes_with_the_settings_and_not_without():
+    assert ChatSettings().identity == {} == load_profile("gpu").engine.chat.identity
+    ways = [ChatSettings(thinking=way).identity["chat"] for way in ("on", "off")]
+    assert len({*ways, ChatSettings(date="2025-01-02").identity["chat"]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|think|>", "<|/think|>"),
+     ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
+     ("<|channel>thought", "<channel|>"), ("<|START_THINKING|>", "<|END_THINKING|>")],
+)  # fmt: skip
+def test_every_mark_has_its_end_in_the_graders_list(name, mark):
+    assert closing_mark(name) == mark
+    assert shown(f"{name}\n1\n{mark}\n\n2") == "\n\n2"
+    assert split_thought(f"{name}\n1\n{mark}\n\n2") == ("\n1\n", "\n\n2")
+    assert shown(f"{name}\n1") is None
