@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from limo_nb.sft import Plan
 
 File = Annotated[
-    Path, typer.Argument(help="Rows with question and solution, perhaps reasoning: .jsonl, .json, .parquet.")
+    Path,
+    typer.Argument(
+        help="Rows with question and solution, perhaps reasoning: .jsonl, .json, .parquet."
+    ),
 ]
 Version = Annotated[
     str | None, typer.Option("--version", help="A version of the profile's settings.")
@@ -76,9 +79,7 @@ def encode(
     limit, how = max_tokens or own.max_tokens, over_length or own.over_length
     prompt = whole.system_prompt if system is None else system
     rows, places = encoding.read_training_rows(file)
-    encoded = encoding.encode(
-        rows, load_tokenizer(model), prompt, limit, how, places, own.chat
-    )
+    encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places, own.chat)
     tell(encoded.manner)
     if encoded.over:
         tell(encoding.over_length_report(encoded, limit))

@@ -65,6 +65,12 @@ class ChatSettings(Frozen):
     # the date that Llama 3.1's template has for its default.
     date: str = "2024-07-26"
 
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, value: Any) -> Any:
+        """YAML takes on and off for true and false."""
+        return ("off", "on")[value] if isinstance(value, bool) else value
+
     @field_validator("date")
     @classmethod
     def _is_a_date(cls, value: str) -> str:

@@ -68,7 +68,8 @@ def ablation_sets(run: Run) -> Artifact:
             shuffled = limo.shuffle(seed=profile.pool.seed)
             chosen[f"rows-{size}"] = shuffled.select(range(min(size, len(limo))))
         lengths, more = (
-            row_tokens(base, profile.system_prompt, own, profile.sft.chat) for own in (limo, bulk)
+            row_tokens(base, profile.system_prompt, own, profile.sft.chat)
+            for own in (limo, bulk)
         )
         budget = profile.sft.epochs * sum(lengths)
         chosen["bulk-tokens"] = bulk.select(range(rows_within(more, budget)))

@@ -8,6 +8,7 @@ from typing import Any
 
 from limo_nb.core.settings import ChatSettings, SftSettings
 from limo_nb.inference import load_tokenizer, resolve
+from limo_nb.inference.templates import DEFAULT_CHAT
 from limo_nb.sft import row_parts
 
 
@@ -37,8 +38,9 @@ def with_more_epochs(settings: SftSettings, rows: int, steps: int) -> SftSetting
 
 
 def row_tokens(
-    model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]], chat: ChatSettings
-) -> list[int]:
+    model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]],
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> list[int]:  # fmt: skip
     """Tokens of each training row for `model`: prompt, solution and its end."""
     tokenizer = load_tokenizer(resolve(model))
     parts = (row_parts(row, tokenizer, system_prompt, chat) for row in rows)

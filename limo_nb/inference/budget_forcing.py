@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from limo_nb.core.settings import ChatSettings, Sampling
+from limo_nb.grading.extraction import MARK, TURN_ENDS, opens
 from limo_nb.inference.base import CompletionRow, Engine
 from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids, prompt_pieces
 from limo_nb.inference.models import load_tokenizer
@@ -27,10 +28,10 @@ ANSWER_TOKENS = 24  # that the answer in the box may take
 
 
 def without_conclusion(text: str) -> str:
-    r"""`text` up to its conclusion: to `</think>`, else to the line of its last box."""
-    head, closed, _ = text.rpartition("</think>")
-    if closed:
-        return head.rstrip()
+    r"""`text` up to its conclusion: to the end of its thought, else to its last box's line."""
+    ends = [mark for mark in MARK.finditer(text) if not opens(mark)]
+    if ends:
+        return TURN_ENDS.sub("", text[: ends[-1].start()]).rstrip()
     place = text.rfind("\\boxed")
     return (text if place < 0 else text[: text.rfind("\n", 0, place) + 1]).rstrip()
 

@@ -12,12 +12,12 @@ from tokenizers import Tokenizer
 from limo_nb.core.settings import ChatSettings
 from limo_nb.grading.extraction import MARK
 from limo_nb.inference.templates import (
+    BETWEEN_SYSTEM_AND_QUESTION,
     DEFAULT_CHAT,
     Layout,
     Turns,
     added_tokens,
     prompt_layout,
-    reply,
     system_place,
     template_texts,
     thought_tokens,
@@ -86,6 +86,14 @@ def turns_of(
         kept = () if prompt[0]["content"] == DEFAULT_SYSTEM else ("0",)
         turns[:2] = [("user", (*kept, "1"))]
     return tuple(turns), texts
+
+
+def before_the_question(prompt: list[Message]) -> list[Message]:
+    """`prompt` without the turn of its system prompt, for a template that has no such turn."""
+    system, user, *rest = prompt
+    kept = [] if system["content"] == DEFAULT_SYSTEM else [system["content"]]
+    said = BETWEEN_SYSTEM_AND_QUESTION.join([*kept, user["content"]])
+    return [{**user, "content": said}, *rest]
 
 
 def filled(layout: Layout, texts: Mapping[str, Piece]) -> list[Piece]:

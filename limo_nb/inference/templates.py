@@ -62,7 +62,9 @@ def arguments(chat: ChatSettings) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------- rendering
-def render(tokenizer: Any, messages: list[dict[str, str]], chat: ChatSettings, ask: bool) -> str:
+def render(
+    tokenizer: Any, messages: list[dict[str, str]], chat: ChatSettings, ask: bool
+) -> str:
     """`messages` as text; with `ask`, the beginning of the reply behind them.
 
     The date that a template may write is that of `chat`. Raises ValueError that says what
@@ -94,8 +96,9 @@ def _dated(template: str, day: str) -> str:
     value = "format"
     for letter in "YmdbBHMyajAIpS":
         value += f"|replace('%{letter}','{today.strftime(f'%{letter}')}')"
+    macro = "{% macro strftime_now(format) -%}{{ " + value + " }}{%- endmacro %}"
     # The empty string keeps a line end with which the template may begin.
-    return f"{{% macro strftime_now(format) -%}}{{{{ {value} }}}}{{%- endmacro %}}{{{{ '' }}}}{template}"
+    return macro + "{{ '' }}" + template
 
 
 def _marked(turns: Turns, texts: Mapping[str, str] | None = None) -> list[dict[str, str]]:
@@ -198,10 +201,17 @@ def _reply(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings) -> R
         mark, blank = opened
         closed = blank + closing_mark(mark) + "\n\n"
         plain = plain or (closed, answer)
-        thinking = thinking or ("", Slot("thought", str.strip), closed, Slot("answer", str.strip))
+        thinking = thinking or (
+            "",
+            Slot("thought", str.strip),
+            closed,
+            Slot("answer", str.strip),
+        )
     layouts = [(*own, end) if own else None for own in (plain or ("", answer), thinking)]
     place = layouts[1] is not None
-    return Reply(layouts[0] or (), layouts[1], end, _chains_think(tokenizer, turns, chat, place))
+    return Reply(
+        layouts[0] or (), layouts[1], end, _chains_think(tokenizer, turns, chat, place)
+    )
 
 
 def reply(tokenizer: Any, turns: Turns, chat: ChatSettings = DEFAULT_CHAT) -> Reply:

@@ -5,10 +5,10 @@ the template has behind it, the marks of a thought and the end token included
 (`inference.templates`). Where a row's thought ends is said by marks in its solution, by
 its column `reasoning`, or by `chat.thinking`.
 
-For Qwen2.5 the semantics are those of LLaMA-Factory 0.9.2 (template `qwen`), with which LIMO was
-trained: loss on the response and the closing `<|im_end|>` with its line end; an empty
-system prompt stands for the default one; a row over the limit is cut by one rule, and a
-response that is cut loses its end. On purpose different: what looks like a control token
+For Qwen2.5 the semantics are those of LLaMA-Factory 0.9.2 (template `qwen`), with which
+LIMO was trained: loss on the response and the closing `<|im_end|>` with its line end; an
+empty system prompt stands for the default one; a row over the limit is cut by one rule, and
+a response that is cut loses its end. On purpose different: what looks like a control token
 in a question or a solution is text. Chapter 6.
 """
 
@@ -190,7 +190,9 @@ def _said(row: Mapping, form: Reply, chat: ChatSettings) -> tuple[str | None, st
         if inside is not None:
             thought, answer = inside.strip(), behind.strip()
     if thought and chat.thinking == "off":
-        raise UnplacedThought("it has a thought, and chat.thinking is off: set it to auto or on")
+        raise UnplacedThought(
+            "it has a thought, and chat.thinking is off: set it to auto or on"
+        )
     if thought:
         return thought, answer, GIVEN if form.thinking else KEPT
     if not form.chains_think or marked:

@@ -16,6 +16,7 @@ from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import exact_name, load_tokenizer, model_digest
+from limo_nb.inference.models import context_length
 from limo_nb.sft.checkpoints import CheckpointRefused, complete_checkpoints
 from limo_nb.sft.encoding import COLUMNS, THOUGHT, encode, over_length_report
 
@@ -29,7 +30,10 @@ ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out"}
 
 @dataclass(frozen=True)
 class Task:
-    """One model to be trained: rows (question, solution, perhaps reasoning), the base, how, and where to."""
+    """One model to be trained: rows, the base, how, and where to.
+
+    The rows have question and solution, and reasoning where their thoughts stand apart.
+    """
 
     rows: Dataset
     model: str
@@ -157,5 +161,11 @@ def _check_rows(task: Task) -> None:
         chat=settings.chat,
     )  # fmt: skip
     print(encoded.manner)
+    window = context_length(task.model)
+    if window and max(encoded.lengths) > window:
+        print(
+            f"the longest row has {max(encoded.lengths):,} tokens, and the model was made for "
+            f"{window:,}: set sft.max_tokens={window}, or expect positions that it never saw"
+        )
     if encoded.over:
         print(over_length_report(encoded, limit))
