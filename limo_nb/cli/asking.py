@@ -36,14 +36,14 @@ def findings(model: str, system: str, chat: ChatSettings) -> Iterator[Finding]:
 
 
 def _asked(tokenizer: Any, system: str, chat: ChatSettings) -> Iterator[Finding]:
-    from limo_nb.inference.chat import chat_prompt, prompt_pieces
+    from limo_nb.inference import chat_prompt, prompt_text
 
     try:
-        pieces = prompt_pieces(tokenizer, chat_prompt(QUESTION, system), chat)
+        text = prompt_text(tokenizer, chat_prompt(QUESTION, system), chat)
     except ValueError as error:
         yield Finding("prompt", str(error), False, "a model with a template for text")
         return
-    yield Finding("prompt", repr("".join(piece.text for piece in pieces)))
+    yield Finding("prompt", repr(text))
     yield Finding("system prompt", _system(tokenizer, chat))
     yield Finding("thinking", _thinking(tokenizer, chat))
     if "strftime_now" in tokenizer.get_chat_template():

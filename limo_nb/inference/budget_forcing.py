@@ -17,7 +17,7 @@ from datasets import Dataset
 from limo_nb.core.settings import ChatSettings, Sampling
 from limo_nb.grading.extraction import MARK, TURN_ENDS, opens
 from limo_nb.inference.base import CompletionRow, Engine
-from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids, prompt_pieces
+from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids, prompt_text
 from limo_nb.inference.models import load_tokenizer
 from limo_nb.inference.request import complete
 from limo_nb.inference.templates import DEFAULT_CHAT
@@ -101,8 +101,7 @@ class BudgetForcer:
         """The conversation as the text that the model reads."""
         if isinstance(prompt, str):
             return prompt
-        pieces = prompt_pieces(self.tokenizer, prompt, self.chat)
-        text = "".join(piece.text for piece in pieces)
+        text = prompt_text(self.tokenizer, prompt, self.chat)
         ids = prompt_ids(self.tokenizer, prompt, self.chat)
         # Some tokenizers put the first token before raw text, and the template has it too.
         for raw in (text, text.removeprefix(self.tokenizer.bos_token or "")):

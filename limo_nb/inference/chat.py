@@ -60,6 +60,13 @@ def prompt_ids(tokenizer: Any, prompt: Prompt, chat: ChatSettings = DEFAULT_CHAT
     return piece_ids(tokenizer, prompt_pieces(tokenizer, prompt, chat))
 
 
+def prompt_text(tokenizer: Any, prompt: Prompt, chat: ChatSettings = DEFAULT_CHAT) -> str:
+    """What the model reads, as text."""
+    if isinstance(prompt, str):
+        return prompt
+    return "".join(piece.text for piece in prompt_pieces(tokenizer, prompt, chat))
+
+
 def prompt_pieces(
     tokenizer: Any, prompt: list[Message], chat: ChatSettings = DEFAULT_CHAT
 ) -> list[Piece]:
