@@ -346,6 +346,36 @@ def test_a_thought_without_a_place_is_named(thinking, row, fault):
                chat=ChatSettings(thinking=thinking))  # fmt: skip
 
 
+# Their prompts open a thought that their whole conversations leave out where it is empty.
+FORGETFUL = {*ANOTHER_MASK, *(name for name in TEXT if name.startswith("nemotron"))}
+
+
+@needs_trl
+@pytest.mark.parametrize("name", TEXT)
+def test_a_conclusion_without_a_thought_is_what_the_template_writes_without_one(name):
+    tokenizer, row = family(name), {"question": "What is 1+1?", "solution": "So 2."}
+    prompt, ids, _ = row_parts(row, tokenizer, "S.")
+    if name in FORGETFUL:
+        assert tokenizer.decode(prompt).endswith("<think>\n")
+        assert re.match(r"\n?</think>\n*So 2.", tokenizer.decode(ids))
+        return
+    said = [*asked(tokenizer), {"role": "assistant", "content": "So 2."}]
+    whole = tokenizer(rendered(tokenizer, said, ChatSettings()), add_special_tokens=False)
+    ours = prompt + ids
+    if name.startswith("glm"):  # whose template writes no end
+        ours.pop()
+    assert tokenizer.decode(ours) == tokenizer.decode(whole["input_ids"])
+
+
+def test_what_the_profile_tells_a_template_counts_before_the_rows():
+    """A prompt that has ended its thought has no place for another."""
+    chat = ChatSettings(arguments={"enable_thinking": False})
+    with pytest.raises(ValueError, match="the prompt no place"):
+        encode([ROWS["column"]], thinker(), "S.", 999, chat=chat)
+    (row,) = encode([CHAIN], thinker(), "S.", 999, chat=chat).rows
+    assert thinker().decode(row.ids).endswith(f"</think>\n\n{CHAIN['solution']}<|im_end|>\n")
+
+
 def test_encode_says_in_one_line_what_chains_became():
     rows = [CHAIN, CHAIN, ROWS["column"]]
     made = encode(rows, thinker(), "S.", 999).manner

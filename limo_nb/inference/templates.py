@@ -188,6 +188,7 @@ class Reply:
     thinking: Layout | None
     end: str
     chains_think: bool  # whether a chain that does not say where it ends is a thought
+    thought_is_over: bool  # whether the prompt has ended one, and none can follow
 
 
 @lru_cache(maxsize=128)
@@ -195,22 +196,19 @@ def _reply(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings) -> R
     end = _end(tokenizer, turns, chat)
     plain = _behind(tokenizer, turns, chat, ("answer",))
     thinking = _behind(tokenizer, turns, chat, ("thought", "answer"))
-    opened = _opened(bare(tokenizer, turns, chat))
-    answer = Slot("answer", str)
-    if opened:  # the model begins inside a thought, whatever the template does afterwards
-        mark, blank = opened
-        closed = blank + closing_mark(mark) + "\n\n"
-        plain = plain or (closed, answer)
-        thinking = thinking or (
-            "",
-            Slot("thought", str.strip),
-            closed,
-            Slot("answer", str.strip),
-        )
-    layouts = [(*own, end) if own else None for own in (plain or ("", answer), thinking)]
-    place = layouts[1] is not None
+    last = _last_mark(bare(tokenizer, turns, chat))
+    if last and opens(last[0]):  # the model begins inside a thought
+        # The template may forget it when the turn is over; then it is closed as it was opened.
+        closed = last[1] + closing_mark(last[0][0]) + "\n\n"
+        thinking = thinking or (Slot("thought", str.strip), closed, Slot("answer", str.strip))
+        empty = tuple(part for part in thinking if isinstance(part, str) or part[0] == "answer")
+        plain = plain or empty
     return Reply(
-        layouts[0] or (), layouts[1], end, _chains_think(tokenizer, turns, chat, place)
+        plain=(*(plain or (Slot("answer", str),)), end),
+        thinking=(*thinking, end) if thinking else None,
+        end=end,
+        chains_think=_chains_think(tokenizer, turns, chat, bool(thinking)),
+        thought_is_over=bool(last) and not opens(last[0]),
     )
 
 
@@ -241,13 +239,11 @@ def _behind(
     return found if tuple(p.name for p in found if isinstance(p, Slot)) == names else None
 
 
-def _opened(prompt: str) -> tuple[str, str] | None:
-    """The mark of a thought that `prompt` opens behind its last text, and what follows it."""
+def _last_mark(prompt: str) -> tuple[re.Match, str] | None:
+    """The last mark of a thought behind the last text of `prompt`, and what follows it."""
     tail = WRITTEN.split(prompt)[-1]
     marks = [*MARK.finditer(tail)]
-    if not marks or not opens(marks[-1]):
-        return None
-    return marks[-1][0], tail[marks[-1].end() :]
+    return (marks[-1], tail[marks[-1].end() :]) if marks else None
 
 
 def _end(tokenizer: Any, turns: Turns, chat: ChatSettings) -> str:

@@ -165,9 +165,12 @@ def row_parts(
     thought, answer, kind = _said(row, form, chat)
     layout = form.plain
     if form.thinking and thought is not None:
-        layout = form.thinking
-        _refuse_marks((thought, answer), layout)
-    elif kind == KEPT and reply(tokenizer, turns, chat.model_copy(update=ON)).thinking:
+        # Of an empty thought the template writes what it writes without one.
+        layout = form.thinking if thought.strip() else form.plain
+        _refuse_marks((thought, answer), form.thinking)
+    elif kind == KEPT and (
+        form.thought_is_over or reply(tokenizer, turns, chat.model_copy(update=ON)).thinking
+    ):
         raise UnplacedThought("it has a thought, and the prompt no place: set chat.thinking=on")
     elif thought is not None:
         answer = IN_TEXT.format(thought=thought.strip(), answer=answer.strip())
