@@ -12,17 +12,31 @@ import re
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import problems
 from transformers import PreTrainedTokenizerFast
 
 from limo_nb.book import sft_report
-from limo_nb.core.settings import SYSTEM_PROMPT, ChatSettings, Sampling, load_profile
+from limo_nb.core.settings import (
+    SYSTEM_PROMPT,
+    ChatSettings,
+    EngineSettings,
+    Sampling,
+    load_profile,
+)
 from limo_nb.grading.extraction import closing_mark, shown, split_thought
-from limo_nb.inference import DEFAULT_SYSTEM, chat_prompt, prompt_ids
+from limo_nb.inference import (
+    DEFAULT_SYSTEM,
+    chat_prompt,
+    load_tokenizer,
+    open_engine,
+    prompt_ids,
+)
 from limo_nb.inference.base import Ask
 from limo_nb.inference.chat import answer_text, turns_of
+from limo_nb.inference.request import _asks
 from limo_nb.inference.templates import (
     added_tokens,
     arguments,
@@ -457,6 +471,22 @@ def test_a_completions_key_changes_with_the_settings_and_not_without():
     assert ChatSettings().identity == {} == load_profile("gpu").engine.chat.identity
     ways = [ChatSettings(thinking=way).identity["chat"] for way in ("on", "off")]
     assert len({*ways, ChatSettings(date="2025-01-02").identity["chat"]}) == 3
+
+
+def test_what_is_kept_of_the_labs_models_is_found_again():
+    """Ids and keys are those from before templates of other families were known."""
+    tokenizer = load_tokenizer("lab:foundation")
+    for system in (SYSTEM_PROMPT, "S.", DEFAULT_SYSTEM):
+        prompt = chat_prompt("What is 1+1?\n", system)
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert prompt_ids(tokenizer, prompt) == ids
+    with open_engine(EngineSettings(), "lab:foundation") as engine:
+        assert set(engine.identity) == {"kind", "draws", "dtype", "model"}
+    facts = {"kind": "transformers", "draws": "2", "dtype": "float32", "model": "m"}
+    asked = [("a", chat_prompt("What is 1+1?", "S."))]
+    (ask,) = _asks(SimpleNamespace(identity=facts), asked, Sampling(), 0)
+    assert ask.key == "4f5fd367e09128cc57620e4803d707c0"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from limo_nb.inference.templates import (
     Layout,
     Turns,
     added_tokens,
+    per_tokenizer,
     prompt_layout,
     system_place,
     template_texts,
@@ -138,7 +139,7 @@ def _needs_care(tokenizer: Any, piece: Piece) -> bool:
     return any(token in piece.text for token in names(tokenizer))
 
 
-@lru_cache(maxsize=16)
+@per_tokenizer
 def control_tokens(tokenizer: Any) -> frozenset[str]:
     """Tokens that steer: those flagged special, and those that the template writes.
 

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
@@ -38,6 +39,24 @@ CUTS: tuple[Callable[[str], str], ...] = (
 
 # A turn of a conversation: its role, and the names of the texts that are its content.
 Turns = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+Result = TypeVar("Result")
+
+
+def per_tokenizer(make: Callable[..., Result]) -> Callable[..., Result]:
+    """`make(tokenizer, …)`, once for each template and arguments while the tokenizer lives."""
+    kept: WeakKeyDictionary[Any, dict[Any, Result]] = WeakKeyDictionary()
+
+    @wraps(make)
+    def found(tokenizer: Any, *given: Any, **named: Any) -> Result:
+        own = kept.setdefault(tokenizer, {})
+        key = (str(tokenizer.chat_template), given, *named.items())
+        if key not in own:
+            own[key] = make(tokenizer, *given, **named)
+        return own[key]
+
+    return found
 
 
 class Slot(NamedTuple):
@@ -117,15 +136,10 @@ def _marked(turns: Turns, texts: Mapping[str, str] | None = None) -> list[dict[s
     return messages
 
 
-@lru_cache(maxsize=512)
-def _bare(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings, ask: bool) -> str:
+@per_tokenizer
+def bare(tokenizer: Any, turns: Turns, chat: ChatSettings, ask: bool = True) -> str:
     """The rendering of `turns` with marks for its texts (see `render`)."""
     return render(tokenizer, _marked(turns), chat, ask)
-
-
-def bare(tokenizer: Any, turns: Turns, chat: ChatSettings, ask: bool = True) -> str:
-    """The rendering of `turns` with marks for its texts; rendered once for each template."""
-    return _bare(tokenizer, str(tokenizer.chat_template), turns, chat, ask)
 
 
 def _layout(tokenizer: Any, turns: Turns, chat: ChatSettings, ask: bool) -> Layout:
@@ -153,14 +167,10 @@ def _layout(tokenizer: Any, turns: Turns, chat: ChatSettings, ask: bool) -> Layo
 
 
 # ------------------------------------------------------------------------- the question
-@lru_cache(maxsize=512)
-def _prompt_layout(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings) -> Layout:
-    return _layout(tokenizer, turns, chat, ask=True)
-
-
+@per_tokenizer
 def prompt_layout(tokenizer: Any, turns: Turns, chat: ChatSettings) -> Layout:
     """What the template writes for `turns` up to where the model begins."""
-    return _prompt_layout(tokenizer, str(tokenizer.chat_template), turns, chat)
+    return _layout(tokenizer, turns, chat, ask=True)
 
 
 def system_place(tokenizer: Any, chat: ChatSettings = DEFAULT_CHAT) -> str:
@@ -191,8 +201,9 @@ class Reply:
     thought_is_over: bool  # whether the prompt has ended one, and none can follow
 
 
-@lru_cache(maxsize=128)
-def _reply(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings) -> Reply:
+@per_tokenizer
+def reply(tokenizer: Any, turns: Turns, chat: ChatSettings = DEFAULT_CHAT) -> Reply:
+    """How a reply to `turns` is written."""
     end = _end(tokenizer, turns, chat)
     plain = _behind(tokenizer, turns, chat, ("answer",))
     thinking = _behind(tokenizer, turns, chat, ("thought", "answer"))
@@ -210,11 +221,6 @@ def _reply(tokenizer: Any, template: str, turns: Turns, chat: ChatSettings) -> R
         chains_think=_chains_think(tokenizer, turns, chat, bool(thinking)),
         thought_is_over=bool(last) and not opens(last[0]),
     )
-
-
-def reply(tokenizer: Any, turns: Turns, chat: ChatSettings = DEFAULT_CHAT) -> Reply:
-    """How a reply to `turns` is written."""
-    return _reply(tokenizer, str(tokenizer.chat_template), turns, chat)
 
 
 def _behind(
@@ -292,7 +298,7 @@ def _chains_think(tokenizer: Any, turns: Turns, chat: ChatSettings, place: bool)
 
 
 # ------------------------------------------------------------------------- its tokens
-@lru_cache(maxsize=16)
+@per_tokenizer
 def added_tokens(tokenizer: Any) -> frozenset[str]:
     """The spellings that the tokenizer takes for one token wherever they occur."""
     added = (str(token) for token in tokenizer.added_tokens_decoder.values())
@@ -312,7 +318,7 @@ def template_texts(tokenizer: Any) -> Iterable[str]:
             continue
 
 
-@lru_cache(maxsize=16)
+@per_tokenizer
 def thought_tokens(tokenizer: Any) -> frozenset[str]:
     """The special tokens with which the template marks a thought, where it does so."""
     if not tokenizer.chat_template:
