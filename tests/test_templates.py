@@ -15,8 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny import problems
-from transformers import PreTrainedTokenizerFast
+import torch
+from tiny import problems, tiny_model
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from limo_nb.book import sft_report
 from limo_nb.core.settings import (
@@ -33,6 +34,7 @@ from limo_nb.inference import (
     load_tokenizer,
     open_engine,
     prompt_ids,
+    sample,
 )
 from limo_nb.inference.base import Ask
 from limo_nb.inference.chat import answer_text, turns_of
@@ -290,6 +292,7 @@ NO_END = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 DATED = "{{ '<|im_start|>today ' + strftime_now('%d %B %Y') + '\n' }}" + LOOP + ASK
+GREEDY = Sampling(max_new_tokens=64)
 CHAIN = {"question": "What is 1+1?", "solution": "Add them.\nSo \\boxed{2}"}
 
 
@@ -452,6 +455,40 @@ def test_where_a_template_writes_no_end_the_next_turns_beginning_is_learnt():
 def test_a_tokenizer_without_a_template_is_told_what_it_lacks():
     with pytest.raises(ValueError, match="no chat template: name an instruction-tuned model"):
         encode([CHAIN], tokenizer_of(""), "S.", 99)
+
+
+# ------------------------------------------------------------------- training meets inference
+MADE = {
+    "opened": (OPENED, "Add them.\n</think>\n\nSo \\boxed{2}"),
+    "no turn for a system prompt": (NO_SYSTEM, CHAIN["solution"]),
+    "no end": (NO_END, CHAIN["solution"]),
+    "dated": (DATED, CHAIN["solution"]),
+    "as Qwen3": (sft_report.THINKING.read_text("utf-8"),
+                 "<think>\nAdd them.\n</think>\n\nSo \\boxed{2}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "written"), MADE.values(), ids=MADE)
+def test_a_model_writes_what_it_was_taught_and_stops(template, written, tmp_path):
+    """A model that has learnt one row by heart is asked through `sample`."""
+    folder = tiny_model(tmp_path)
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.add_tokens(["<|user|>", "<|assistant|>", "<|system|>"], special_tokens=True)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    (row,) = encode([CHAIN], tokenizer, "S.", 512).rows
+    ids, labels = torch.tensor([row.ids]), torch.tensor([row.labels])
+    steps = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        steps.zero_grad()
+        model(ids, labels=labels).loss.backward()
+        steps.step()
+    model.save_pretrained(folder)
+    (made,) = sample([CHAIN["question"]], str(folder), system_prompt="S.", sampling=GREEDY)
+    assert (made["text"], made["finished"]) == (written, True)
 
 
 # ------------------------------------------------------------------- settings and keys
