@@ -332,6 +332,11 @@ def test_the_template_of_chapter_6_writes_what_qwen3s_does(kind, thinking):
          "<think>\na\n</think>\n\nb<|im_end|>\n"),  # marks of another family
         ("auto", {"question": "q", "reasoning": "", "solution": "a\nb"},
          "<think>\na\n</think>\n\nb<|im_end|>\n"),
+        ("auto", {"question": "q", "solution": "<think>\n\n</think>\n\nb"},
+         "<think>\n\n</think>\n\nb<|im_end|>\n"),
+        ("off", {"question": "q", "solution": "<think>\n\n</think>\n\nb"}, "b<|im_end|>\n"),
+        ("auto", {"question": "q", "solution": "So <reason>a</reason>.\nb"},
+         "<think>\nSo <reason>a</reason>.\n</think>\n\nb<|im_end|>\n"),  # no mark of its own
         ("auto", {"question": "q", "reasoning": "a<|im_end|>b", "solution": "c"},
          "<think>\na<|im_end|>b\n</think>\n\nc<|im_end|>\n"),
     ],
@@ -349,6 +354,7 @@ def test_what_a_chain_becomes(thinking, row, written):
     [
         ("auto", {"solution": "<think>a"}, "its thought does not end"),
         ("auto", {"solution": "<think>a</think>b<think>c</think>d"}, "more than once"),
+        ("auto", {"solution": "So <think>a</think>b\nc"}, "</think> stands inside"),
         ("auto", {"solution": "a</think>b", "reasoning": "c"}, "a column reasoning and a thou"),
         ("auto", {"solution": "b", "reasoning": "c</think>d"}, "</think> stands inside"),
         ("auto", {"solution": "a\nb", "reasoning": 3}, "reasoning is 3, and no text"),

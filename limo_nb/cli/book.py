@@ -175,12 +175,12 @@ def doctor(
     from limo_nb.cli import asking, checks
 
     parts = (checks.machine, checks.software, checks.lab_models, checks.profile_findings)
-    rows = (row for part in parts for row in part())
+    rows: Iterator[checks.Finding] = (row for part in parts for row in part())
     if model:
         from limo_nb.core import settings
 
         whole = settings.load_profile(profile, parse_overrides(override))
-        rows = (row for row in asking.findings(model, whole.system_prompt, whole.engine.chat))
+        rows = asking.findings(model, whole.system_prompt, whole.engine.chat)
     for row in rows:
         mark, remedy = "ok     " if row.ok else "MISSING", row.remedy and f" → {row.remedy}"
         say(f"{mark} {row.what}: {row.found}{remedy}")

@@ -29,9 +29,16 @@ ANSWER_TOKENS = 24  # that the answer in the box may take
 
 def without_conclusion(text: str) -> str:
     r"""`text` up to its conclusion: to the end of its thought, else to its last box's line."""
-    ends = [mark for mark in MARK.finditer(text) if not opens(mark)]
-    if ends:
+    marks = [*MARK.finditer(text)]
+    ends = [mark for mark in marks if not opens(mark)]
+    # A thought comes first; what else has such marks is a word of the text.
+    if ends and not (opens(marks[0]) and text[: marks[0].start()].strip()):
         return TURN_ENDS.sub("", text[: ends[-1].start()]).rstrip()
+    return before_last_box(text)
+
+
+def before_last_box(text: str) -> str:
+    r"""`text` up to the line of its last box; all of it where it has none."""
     place = text.rfind("\\boxed")
     return (text if place < 0 else text[: text.rfind("\n", 0, place) + 1]).rstrip()
 

@@ -24,7 +24,7 @@ from limo_nb.core import records as row_files
 from limo_nb.core.settings import ChatSettings, OverLength
 from limo_nb.grading.extraction import MARK, split_thought
 from limo_nb.inference import chat_prompt
-from limo_nb.inference.budget_forcing import without_conclusion
+from limo_nb.inference.budget_forcing import before_last_box
 from limo_nb.inference.chat import Piece, filled, piece_ids, prompt_ids, turns_of
 from limo_nb.inference.templates import DEFAULT_CHAT, Reply, ask_turns, reply, system_place
 
@@ -181,31 +181,31 @@ def row_parts(
 
 def _said(row: Mapping, form: Reply, chat: ChatSettings) -> tuple[str | None, str, str]:
     """(thought or None, the text behind it, what became of the solution) of a row."""
-    thought, answer = row.get(THOUGHT), row["solution"]
-    marked = bool(MARK.search(answer))
-    if marked and (form.thinking or thought or chat.thinking == "off"):
-        try:
-            inside, behind = split_thought(answer)
-        except ValueError as error:
+    apart, answer, off = row.get(THOUGHT), row["solution"], chat.thinking == "off"
+    try:
+        inside, behind = split_thought(answer)
+    except ValueError as error:
+        if form.thinking or apart or off:
             raise UnplacedThought(str(error)) from None
-        if inside is not None and thought:
-            raise UnplacedThought(f"it has a column {THOUGHT} and a thought in its solution")
-        if inside is not None:
-            thought, answer = inside.strip(), behind.strip()
-    if thought and chat.thinking == "off":
+        return None, answer, KEPT
+    if apart and inside is not None:
+        raise UnplacedThought(f"it has a column {THOUGHT} and a thought in its solution")
+    if off and (apart or (inside or "").strip()):
         raise UnplacedThought(
             "it has a thought, and chat.thinking is off: set it to auto or on"
         )
-    if thought:
-        return thought, answer, GIVEN if form.thinking else KEPT
-    if not form.chains_think or marked:
-        return None, answer, KEPT if marked else AS_TEXT
-    return *_concluded(answer), AS_THOUGHT
+    if apart:
+        return apart, answer, GIVEN if form.thinking else KEPT
+    if inside is not None and (form.thinking or off):
+        return None if off else inside.strip(), behind.strip(), AS_TEXT if off else GIVEN
+    if inside is not None:
+        return None, answer, KEPT
+    return (*_concluded(answer), AS_THOUGHT) if form.chains_think else (None, answer, AS_TEXT)
 
 
 def _concluded(chain: str) -> tuple[str, str]:
     """(thought, conclusion) of a chain: cut before the line of its last box, or last line."""
-    thought = without_conclusion(chain)
+    thought = before_last_box(chain)
     conclusion = chain[len(thought) :].strip()
     if not conclusion:
         thought, _, conclusion = chain.strip().rpartition("\n")
