@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import real_models
 from typer.testing import CliRunner
 
 from limo_nb.cli import book  # noqa: F401  (registers its command)
@@ -13,7 +14,6 @@ from limo_nb.inference.models import context_length, stop_token_ids
 from limo_nb.inference.templates import end_token_id
 from limo_nb.sft import row_parts
 
-real_models = pytest.importorskip("real_models", reason="how real models are fetched")
 pytestmark = pytest.mark.real
 # What each template writes where nobody gives a system prompt, and the model's context.
 MODELS = {

@@ -85,9 +85,6 @@ class ChatSettings(Frozen):
         return {} if self == ChatSettings() else {"chat": self.model_dump_json()}
 
 
-EngineKind = Literal["transformers", "vllm", "openai", "ray"]
-
-
 class EngineSettings(Frozen):
     """How completions are made."""
 
