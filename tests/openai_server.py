@@ -57,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         state, chat = STATE, self.path.startswith("/v1/chat/completions")
         prompt = body["messages"] if chat else body["prompt"]
+        self.template = body.get("chat_template_kwargs")
         attempt = json.dumps([prompt, body["seed"]])
         with LOCK:
             state.flying += 1
@@ -64,6 +65,9 @@ class Handler(BaseHTTPRequestHandler):
             state.seen.add(attempt)
         if "refused" in json.dumps(prompt):
             self.answer(state, 400, {"error": {"message": "this prompt is refused"}}, prompt)
+        elif state.fault == "no system" and prompt[0]["role"] == "system":
+            said = "System role not supported"
+            self.answer(state, 400, {"error": {"message": said}}, prompt)
         elif (tokens := len(prompt_ids(DECODER.tokenizer, prompt))) > state.window:
             said = f"This model's maximum context length is {state.window} tokens. However, "
             said += f"your prompt contains {tokens} input tokens."
@@ -75,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault == "stall":
             time.sleep(4)
             self.answer(state, 200, self.completion(body, prompt, chat), "too late")
-        elif fault:
+        elif fault and fault != "no system":
             self.answer(state, int(fault), {"error": {"message": "not now"}}, prompt)
         else:
             self.answer(state, 200, self.completion(body, prompt, chat), prompt)
@@ -120,6 +124,7 @@ class Handler(BaseHTTPRequestHandler):
     def record(self, state: State, status: object, prompt: object) -> None:
         with LOCK:
             line = {"status": status, "prompt": prompt, "flying": state.flying}
+            line |= {"template": self.template}
             line |= {"authorization": self.headers["Authorization"], "path": self.path}
             state.log.append(line)
             state.flying -= 1

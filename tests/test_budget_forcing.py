@@ -29,6 +29,7 @@ MODEL, SYSTEM = "lab:reasoner", "Answer the question."
         ("It is \\boxed{3}? No.\nIt is \\boxed{4}", "It is \\boxed{3}? No."),
         ("\\boxed{5}", ""),
         ("<think>\nHm.\n</think>\n\nSo \\boxed{6}.", "<think>\nHm."),
+        ("[THINK]Hm.[/THINK]So \\boxed{6}.", "[THINK]Hm."),
         ("no box at all", "no box at all"),
     ],
 )

@@ -120,6 +120,8 @@ MARKS = '{"length": 10, "verification": 5, "exploration": 0, "granularity": 2}'
         ('{"length": 10}', None),
         ("INCORRECT", None),
         (f"<think>{MARKS}</think> I cannot.", None),
+        (f"<think>{MARKS}", None),
+        (f"<|channel|>analysis<|message|>{MARKS}<|channel|>final<|message|>No.", None),
         ("", None),
     ],
 )

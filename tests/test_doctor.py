@@ -11,8 +11,14 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from tiny import tiny_model
+from transformers import GenerationConfig
+from typer.testing import CliRunner
 
-from limo_nb.cli import checks
+from limo_nb.book import sft_report
+from limo_nb.cli import book, checks  # noqa: F401  (registers its commands)
+from limo_nb.cli.base import app
+from limo_nb.inference import load_tokenizer
 
 
 def pinned(path: Path) -> dict[str, str]:
@@ -52,3 +58,64 @@ def test_the_vllm_lock_keeps_the_projects_bounds(repository: Path) -> None:
         assert requirement.specifier.contains(Version(version)), requirement
     main = pinned(repository / "requirements.lock")
     assert versions["torch"] == main["torch"]  # one set of wheels for both
+
+
+# ------------------------------------------------------------------- a model
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def told(model: Path, *words: str) -> dict[str, str]:
+    """What the command says of `model`, by what it looked at."""
+    done = CliRunner().invoke(app, ["doctor", "--model", str(model), *words])
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = [line.partition(": ") for line in done.stdout.splitlines()]
+    return {head.split(maxsplit=1)[1]: found for head, _, found in lines}
+
+
+def test_a_model_is_shown_as_it_is_asked(model) -> None:
+    GenerationConfig(
+        repetition_penalty=1.1, top_k=20, temperature=0.7, do_sample=True, eos_token_id=[2, 7]
+    ).save_pretrained(model)
+    found = told(model)
+    assert found["prompt"].startswith("'<|im_start|>system\\nPlease reason step by step")
+    assert found["prompt"].endswith("What is 1 + 1?<|im_end|>\\n<|im_start|>assistant\\n'")
+    assert "an empty one is 'You are a helpful assistant.'" in found["system prompt"]
+    assert "'You are Qwen, created by Alibaba Cloud." in found["system prompt"]
+    assert "no place for thoughts" in found["thinking"]
+    assert "a chain that marks none is written as text" in found["thinking"]
+    assert "<|im_end|> (the template's end, the tokenizer's end" in found["stop tokens"]
+    assert found["stop tokens"].count("generation config") == 2
+    assert found["context"] == "512 tokens"
+    assert found["decoding defaults"] == (
+        "repetition_penalty 1.1, temperature 0.7, top_k 20 (not applied: the profile's values "
+        "are all that shapes an answer)"
+    )
+
+
+def test_the_profile_says_how_a_template_is_asked(model, tmp_path) -> None:
+    thinker = sft_report.thinker(load_tokenizer(str(model)))
+    thinker.chat_template += "{# {{ strftime_now('%Y') }} #}"
+    for file in model.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    thinker.save_pretrained(tmp_path)
+    found = told(tmp_path)
+    assert "thoughts stand between '<think>\\n' and '\\n</think>\\n\\n'" in found["thinking"]
+    assert "is written as thoughts; switching it on or off changes" in found["thinking"]
+    assert "2024-07-26" in found["date"]
+    off = told(tmp_path, "--override", "chat.thinking=off", "--override", "system_prompt=Do.")
+    assert off["prompt"].endswith("<think>\\n\\n</think>\\n\\n'") and "Do." in off["prompt"]
+    assert "is written as text" in off["thinking"]
+
+
+def test_a_base_model_lacks_a_template(model, tmp_path) -> None:
+    tokenizer = load_tokenizer(str(model))
+    for file in model.glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").unlink()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    found = told(tmp_path)
+    assert "name an instruction-tuned model" in found["chat template"]
+    assert "context" in found and "prompt" not in found

@@ -17,6 +17,7 @@ from tiny import tiny_model
 
 from limo_nb import lab
 from limo_nb.core.settings import (
+    ChatSettings,
     EngineSettings,
     Sampling,
 )
@@ -31,6 +32,7 @@ from limo_nb.inference import (
 )
 from limo_nb.inference.base import in_flight
 from limo_nb.inference.base import too_long as says_too_long
+from limo_nb.inference.templates import DEFAULT_CHAT
 
 GREEDY = Sampling(max_new_tokens=20)
 SERVER = Path(__file__).with_name("openai_server.py")
@@ -72,10 +74,10 @@ def serve(server, monkeypatch):
     return start
 
 
-def asked_of_server(model, items, store, sampling=GREEDY, **how):
+def asked_of_server(model, items, store, sampling=GREEDY, chat=DEFAULT_CHAT, **how):
     from limo_nb.inference.openai_engine import OpenAIEngine
 
-    settings = EngineSettings(kind="openai", batch_size=8)
+    settings = EngineSettings(kind="openai", batch_size=8, chat=chat)
     with OpenAIEngine(settings, model, **how) as engine:
         return complete(engine, items, sampling, store).to_list()
 
@@ -106,6 +108,25 @@ def test_what_passes_is_tried_again(model, items, serve, tmp_path, fault):
     assert len(answered) == 4
     if fault != "stall":  # the late answers may still be on their way
         assert Counter(str(line["status"]) for line in failed) == {fault: 4}
+
+
+def test_a_system_prompt_that_the_server_refuses_stands_before_the_question(
+    model, serve, tmp_path
+):
+    log = serve("no system")
+    asked = [("a", chat_prompt("What is 1 + 1?", SYSTEM)), ("b", chat_prompt("2 + 2?", None))]
+    rows = asked_of_server(model, asked, tmp_path / "s.db")
+    done = {line["prompt"][0]["content"] for line in log() if line["status"] == 200}
+    assert done == {f"{SYSTEM}\n\nWhat is 1 + 1?", "2 + 2?"} and len(rows) == 2
+
+
+def test_the_server_gets_the_arguments_of_its_template_and_else_none(model, serve, tmp_path):
+    log, asked = serve(), [("a", chat_prompt("What is 1 + 1?", SYSTEM))]
+    asked_of_server(model, asked, tmp_path / "s.db")
+    chat = ChatSettings(thinking="off", arguments={"reasoning_effort": "low"})
+    asked_of_server(model, asked, tmp_path / "s.db", chat=chat)  # another key: asked again
+    said = {"enable_thinking": False, "thinking": False, "reasoning_effort": "low"}
+    assert [line["template"] for line in log()] == [None, said]
 
 
 def test_a_bad_request_is_not_tried_again(model, items, serve, tmp_path):

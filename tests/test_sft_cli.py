@@ -83,6 +83,24 @@ def test_sft_prepares_a_folder_for_other_machines(file, model, tmp_path):
     assert len((tmp_path / "run" / "rows.jsonl").read_text().splitlines()) == 4
 
 
+def test_a_thought_that_stands_apart_goes_the_same_way(file, model, tmp_path):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[0] |= {"reasoning": "Hm.", "solution": "So \\boxed{1}"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out, err, _ = call("encode", file, "--model", model, "--json")
+    made, tokenizer = json.loads(out), load_tokenizer(model)
+    assert "<think>\nHm.\n</think>\n\nSo \\boxed{1}" in tokenizer.decode(made["rows"][0]["ids"])
+    assert made["manner"] in err and "3 chains written as text, 1 thought left in" in err
+    words = ("sft", file, "--model", model, "--profile", "smoke", "--folder", tmp_path / "run")
+    call(*words, "--prepare")
+    kept = [json.loads(line) for line in (tmp_path / "run/rows.jsonl").read_text().splitlines()]
+    assert [row["reasoning"] for row in kept] == ["Hm.", None, None, None]
+    _, _, message = call(
+        "encode", file, "--model", model, "--override", "chat.thinking=off", fails=True
+    )
+    assert "it has a thought, and chat.thinking is off" in message
+
+
 def test_launch_prints_or_writes(tmp_path):
     words = ("launch", tmp_path, "--profile", "paper", "--hosts", "a,b,c,d")
     shown, err, _ = call(*words, "--print")

@@ -133,6 +133,13 @@ class Letters:
         return "".join(map(chr, ids))
 
 
+def test_rows_of_several_tokenizers_stand_side_by_side_under_their_names() -> None:
+    row = Encoded([ord("a"), ord("b")], [IGNORED, ord("b")])
+    html = sft_report.token_pair_html({"one": (Letters(), row), "<two>": (Letters(), row)})
+    assert html.count('class="limo-tokens') == 2 == html.count('class="limo-learnt"')
+    assert html.index("one") < html.index("&lt;two&gt;") and html.count("<style>") == 1
+
+
 def test_token_picture_escapes_and_marks_what_carries_loss() -> None:
     row = Encoded(list(map(ord, "<a\n")), [IGNORED, ord("a"), ord("\n")])
     html = sft_report.tokens_html(Letters(), row)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from tiny import problems, tiny_model
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from limo_nb.core.settings import EngineSettings
 from limo_nb.inference import (
@@ -76,6 +77,20 @@ def test_stops_are_the_same_for_every_engine(model) -> None:
     tokenizer = load_tokenizer(model)
     wanted = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     assert stop_token_ids(model, tokenizer) == sorted(wanted) and len(wanted) == 2
+
+
+def test_the_templates_end_stops_an_answer_where_the_config_names_another(model, tmp_path):
+    """Phi-3's generation config once missed `<|end|>`; Qwen's base models end at another."""
+    tokenizer = load_tokenizer(model)
+    taught = tokenizer.eos_token_id
+    tokenizer.eos_token = "<|endoftext|>"
+    AutoModelForCausalLM.from_pretrained(model).save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=5).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = load_tokenizer(str(tmp_path))
+    assert taught not in (found.eos_token_id, found.pad_token_id)
+    stops = {5, taught, found.eos_token_id, found.pad_token_id}
+    assert stop_token_ids(str(tmp_path), found) == sorted(stops)
 
 
 def test_a_server_is_told_to_leave_the_decoding_alone(model, monkeypatch) -> None:

@@ -48,6 +48,7 @@ def test_mathematics_is_the_grader():
         (block("1 2 3", language="text"), None),
         (f"<think>{block('a = 1')}</think>", None),
         (f"<think>{block('a = 1')}", None),
+        (f"[THINK]{block('a = 1')}[/THINK]No.", None),
         (f"<think>{block('a = 1')}</think>\n{RIGHT}", "def f(x):\n    return x + 1\n"),
         ("```python\ndef f(x):\n    return x + 1\n", None),  # cut off
         ("def f(x): return x + 1", None),

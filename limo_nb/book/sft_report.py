@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,14 +29,35 @@ from limo_nb.sft import IGNORED, Encoded, encode, planner, read_log
 from limo_nb.sft.job import LogRow
 
 TEMPLATE = "book/sft_report.jinja"
+THINKING = Path(__file__).with_name("thinking_template.jinja")
 Row = dict[str, Any]
 
 
 def tokens_html(tokenizer: Any, row: Encoded) -> str:
     """The text of a row, one span a token: solid line with loss, dotted without."""
+    return str(macros(TEMPLATE).tokens(_marked(tokenizer, row)))
+
+
+def token_pair_html(rows: Mapping[str, tuple[Any, Encoded]]) -> str:
+    """The same for rows of several tokenizers, each under its name, side by side."""
+    marked = [(name, _marked(*row)) for name, row in rows.items()]
+    return str(macros(TEMPLATE).token_pair(marked))
+
+
+def _marked(tokenizer: Any, row: Encoded) -> list[tuple[str, bool]]:
     texts = (tokenizer.decode([token]).replace("\n", "↵\n") for token in row.ids)
-    learnt = (label != IGNORED for label in row.labels)
-    return str(macros(TEMPLATE).tokens(list(zip(texts, learnt, strict=True))))
+    return list(zip(texts, (label != IGNORED for label in row.labels), strict=True))
+
+
+def thinker(tokenizer: Any) -> Any:
+    """A copy of `tokenizer` with a chat template that writes thoughts as Qwen3's does.
+
+    The template is this book's, for one question and its reply: what chapter 6 looks at.
+    """
+    own = copy.deepcopy(tokenizer)
+    own.add_tokens(["<think>", "</think>"])
+    own.chat_template = THINKING.read_text("utf-8")
+    return own
 
 
 def sizes(tokenizer: Any, rows: Dataset, settings: SftSettings, system: str, steps: int) -> Row:
@@ -43,7 +65,7 @@ def sizes(tokenizer: Any, rows: Dataset, settings: SftSettings, system: str, ste
 
     Tokens are after cutting at the limit; `steps` is the number of optimiser steps.
     """
-    encoded = encode(rows, tokenizer, system, settings.max_tokens)
+    encoded = encode(rows, tokenizer, system, settings.max_tokens, chat=settings.chat)
     learnt = sum(label != IGNORED for row in encoded.rows for label in row.labels)
     return {
         "rows": len(rows),

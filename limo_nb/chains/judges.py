@@ -29,6 +29,7 @@ from limo_nb.chains.scoring import (
 )
 from limo_nb.core.progress import progress_bar
 from limo_nb.core.settings import EngineSettings, Sampling
+from limo_nb.grading.extraction import shown
 from limo_nb.inference import (
     chat_prompt,
     complete,
@@ -208,7 +209,7 @@ def read_marks(reply: str) -> float | None:
 
     None unless the last JSON object behind the thoughts has all four marks in range.
     """
-    objects = re.findall(r"\{[^{}]*\}", reply.rpartition("</think>")[2])
+    objects = re.findall(r"\{[^{}]*\}", shown(reply) or "")
     try:
         marks = json.loads(objects[-1])
         values = {name: marks[name] for name in DIMENSIONS}

@@ -159,11 +159,28 @@ def record(
 
 
 @app.command()
-def doctor() -> None:
-    """What this machine has, and which profiles it can run."""
-    from limo_nb.cli import checks
+def doctor(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Look at this model instead.")
+    ] = None,
+    profile: Profile = "mini",
+    override: Overrides = None,
+) -> None:
+    """What this machine has, and which profiles it can run; or how a model is asked.
+
+    For a model: the prompt that it gets, where a system prompt and thoughts go, what ends
+    an answer, its context, and its decoding defaults that are not applied. The profile
+    gives system prompt and `chat`.
+    """
+    from limo_nb.cli import asking, checks
 
     parts = (checks.machine, checks.software, checks.lab_models, checks.profile_findings)
-    for row in (row for part in parts for row in part()):
+    rows: Iterator[checks.Finding] = (row for part in parts for row in part())
+    if model:
+        from limo_nb.core import settings
+
+        whole = settings.load_profile(profile, parse_overrides(override))
+        rows = asking.findings(model, whole.system_prompt, whole.engine.chat)
+    for row in rows:
         mark, remedy = "ok     " if row.ok else "MISSING", row.remedy and f" → {row.remedy}"
         say(f"{mark} {row.what}: {row.found}{remedy}")

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from limo_nb.sft import Plan
 
 File = Annotated[
-    Path, typer.Argument(help="Rows with question and solution: .jsonl, .json or .parquet.")
+    Path,
+    typer.Argument(
+        help="Rows with question and solution, perhaps reasoning: .jsonl, .json, .parquet."
+    ),
 ]
 Version = Annotated[
     str | None, typer.Option("--version", help="A version of the profile's settings.")
@@ -76,7 +79,8 @@ def encode(
     limit, how = max_tokens or own.max_tokens, over_length or own.over_length
     prompt = whole.system_prompt if system is None else system
     rows, places = encoding.read_training_rows(file)
-    encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places)
+    encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places, own.chat)
+    tell(encoded.manner)
     if encoded.over:
         tell(encoding.over_length_report(encoded, limit))
     gone = set(encoded.dropped)
@@ -88,6 +92,7 @@ def encode(
     document = {
         "model": model, "system": prompt or DEFAULT_SYSTEM, "max_tokens": limit, "rows": made,
         "over_length": [asdict(row) for row in encoded.over], "dropped": encoded.dropped,
+        "manner": encoded.manner,
     }  # fmt: skip
     emit(document, as_json, _encoded_shown(made))
 
@@ -130,7 +135,9 @@ def sft(
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = absolute_name(model)
-    columns = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
+    thoughts = [encoding.THOUGHT] if any(row.get(encoding.THOUGHT) for row in rows) else []
+    names = [*encoding.COLUMNS, *thoughts]
+    columns = [{name: row.get(name) for name in names} for row in rows]
     prompt = whole.system_prompt if system is None else system
     task = room.Task(Dataset.from_list(columns), base, own, seed, prompt, folder)
     with _chatter(as_json):

@@ -7,12 +7,20 @@ and may override any field; nothing that a profile says is said again in a chapt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from limo_nb.core.precision import Dtype
 
@@ -44,6 +52,39 @@ class Models(Frozen):
 EngineKind = Literal["transformers", "vllm", "openai", "llamacpp", "ray"]
 
 
+class ChatSettings(Frozen):
+    """How chat templates are asked to write a conversation, in training and inference alike.
+
+    A profile's field `chat` is that of its engine and of its fine-tuning (chapter 6).
+    """
+
+    thinking: Literal["auto", "on", "off"] = "auto"  # auto: what a template itself does
+    # More variables of the template, e.g. {reasoning_effort: high}.
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    # What a template takes for today: else a prompt would be another one every day. It is
+    # the date that Llama 3.1's template has for its default.
+    date: str = "2024-07-26"
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, value: Any) -> Any:
+        """YAML takes on and off for true and false."""
+        return ("off", "on")[value] if isinstance(value, bool) else value
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        return date.fromisoformat(value).isoformat()
+
+    def __hash__(self) -> int:  # the mapping has no hash of its own
+        return hash(self.model_dump_json())
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What completions depend on because of it: nothing where all is as by default."""
+        return {} if self == ChatSettings() else {"chat": self.model_dump_json()}
+
+
 class EngineSettings(Frozen):
     """How completions are made."""
 
@@ -52,6 +93,7 @@ class EngineSettings(Frozen):
     workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
     batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
     dtype: Dtype = "auto"  # see inference.decoding_precision
+    chat: ChatSettings = ChatSettings()  # in a profile, set by its `chat`
 
 
 class Sampling(Frozen):
@@ -132,6 +174,7 @@ class SftSettings(Frozen):
     dtype: Dtype = "auto"  # see precision.settle; bfloat16 keeps 32-bit weights too
     gradient_checkpointing: bool = False
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    chat: ChatSettings = ChatSettings()  # in a profile, set by its `chat`
     over_length: OverLength = "cut"  # of rows over max_tokens
     packing: bool | Literal["auto"] = "auto"  # auto: where FlashAttention 2 is used
     liger: bool = False  # fused kernels: the logits are never held as a whole
@@ -182,7 +225,11 @@ class AblationSettings(Frozen):
 
 
 class Profile(Frozen):
-    """Everything that a run depends on; see `limo_nb/core/profiles/*.yaml`."""
+    """Everything that a run depends on; see `limo_nb/core/profiles/*.yaml`.
+
+    `chat` (see `ChatSettings`) is given once and kept where it is used: in `engine` and
+    `sft`, which must agree, since training is to see what inference shows.
+    """
 
     name: str
     purpose: str
@@ -196,6 +243,23 @@ class Profile(Frozen):
     sft: SftSettings
     evaluation: EvaluationSettings
     ablations: AblationSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _chat_is_given_once(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "chat" not in values:
+            return values
+        given = {name: value for name, value in values.items() if name != "chat"}
+        for part in ("engine", "sft"):
+            if isinstance(given.get(part), Mapping):
+                given[part] = {"chat": values["chat"], **given[part]}
+        return given
+
+    @model_validator(mode="after")
+    def _training_sees_what_inference_shows(self) -> Profile:
+        if self.engine.chat != self.sft.chat:
+            raise ValueError("engine.chat and sft.chat differ: set `chat`, which is both")
+        return self
 
     @property
     def teachers(self) -> tuple[str, ...]:

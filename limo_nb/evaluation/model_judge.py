@@ -21,7 +21,7 @@ import yaml
 from datasets import Dataset, Features, Value
 
 from limo_nb.core.settings import Sampling
-from limo_nb.grading.extraction import final_answer
+from limo_nb.grading.extraction import final_answer, shown
 from limo_nb.grading.verdicts import Verdict
 from limo_nb.inference import (
     Engine,
@@ -52,14 +52,14 @@ def judge_answers(
     """Judgements (columns of JUDGED) of `rows`: id, question, reference, response.
 
     Greedy, one judgement each, resumable from the SQLite file `store`. A response without
-    any text after its last `</think>` is wrong and is not shown to the judge. Raises
+    any text behind its thoughts is wrong and is not shown to the judge. Raises
     ValueError where two rows share an id.
     """
     rows = [dict(row) for row in rows]
-    shown = [_shown(row["response"]) for row in rows]
+    answers = [_shown(row["response"]) for row in rows]
     asked = [
         (row["id"], judge_prompt(row["question"], row["reference"], answer))
-        for row, answer in zip(rows, shown, strict=True)
+        for row, answer in zip(rows, answers, strict=True)
         if answer
     ]
     sampling = Sampling(temperature=0.0, max_new_tokens=tokens)
@@ -68,7 +68,7 @@ def judge_answers(
     name = ", ".join(f"{key} {value}" for key, value in sorted(engine.identity.items()))
     judged = [
         _judged(row, answer, replies.get(row["id"]), name)
-        for row, answer in zip(rows, shown, strict=True)
+        for row, answer in zip(rows, answers, strict=True)
     ]
     return Dataset.from_list(judged, features=JUDGED)
 
@@ -108,10 +108,7 @@ def read_verdict(reply: str, finished: bool = True) -> tuple[bool | None, str]:
 def _shown(response: str) -> str:
     """The final answer, else the end of the response; "" where it has nothing to judge."""
     answer = final_answer(response, boxed_only=True)
-    _, closed, tail = response.rpartition("</think>")
-    if answer is not None or (not closed and "<think>" in response):
-        return answer or ""
-    return tail.strip()[-SHOWN:]
+    return answer if answer is not None else (shown(response) or "").strip()[-SHOWN:]
 
 
 def _judged(row: Mapping, answer: str, reply: Mapping | None, name: str) -> dict[str, Any]:

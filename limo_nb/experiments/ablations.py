@@ -67,7 +67,10 @@ def ablation_sets(run: Run) -> Artifact:
         for size in profile.ablations.sizes:
             shuffled = limo.shuffle(seed=profile.pool.seed)
             chosen[f"rows-{size}"] = shuffled.select(range(min(size, len(limo))))
-        lengths, more = (row_tokens(base, profile.system_prompt, own) for own in (limo, bulk))
+        lengths, more = (
+            row_tokens(base, profile.system_prompt, own, profile.sft.chat)
+            for own in (limo, bulk)
+        )
         budget = profile.sft.epochs * sum(lengths)
         chosen["bulk-tokens"] = bulk.select(range(rows_within(more, budget)))
         tables = {name: training_rows(own) for name, own in chosen.items()}

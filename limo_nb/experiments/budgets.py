@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from limo_nb.core.settings import SftSettings
-from limo_nb.inference import chat_prompt, load_tokenizer, plain_ids, prompt_ids, resolve
-from limo_nb.sft import closing_ids
+from limo_nb.core.settings import ChatSettings, SftSettings
+from limo_nb.inference import load_tokenizer, resolve
+from limo_nb.inference.templates import DEFAULT_CHAT
+from limo_nb.sft import row_parts
 
 
 def steps_of(settings: SftSettings, rows: int) -> int:
@@ -36,16 +37,14 @@ def with_more_epochs(settings: SftSettings, rows: int, steps: int) -> SftSetting
     return settings.model_copy(update={"epochs": epochs, "batch_size": size})
 
 
-def row_tokens(model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+def row_tokens(
+    model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]],
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> list[int]:  # fmt: skip
     """Tokens of each training row for `model`: prompt, solution and its end."""
     tokenizer = load_tokenizer(resolve(model))
-    closing = len(closing_ids(tokenizer))
-    return [
-        len(prompt_ids(tokenizer, chat_prompt(row["question"], system_prompt)))
-        + len(plain_ids(tokenizer, row["solution"]))
-        + closing
-        for row in rows
-    ]
+    parts = (row_parts(row, tokenizer, system_prompt, chat) for row in rows)
+    return [len(prompt) + len(response) for prompt, response, _ in parts]
 
 
 def rows_within(tokens: Iterable[int], budget: int) -> int:

@@ -21,9 +21,13 @@ MARK = re.compile(
     rf"<(?P<a>/?)\s*(?:\w+:)?(?:{REASONING})\s*>|<\|(?P<b>/?)(?:{REASONING})\|>"
     rf"|[◁⟨](?P<c>/?)(?:{REASONING})[▷⟩]|\[(?P<d>/?)(?-i:THINK)\]"
     r"|<\|(?:begin|(?P<e>end))_of_(?:thought|think|thinking|reasoning)\|>"
-    r"|<\|channel\|>\s*(?:analysis|commentary|(?P<f>final))\b(?:<\|message\|>)?",
+    r"|<\|channel\|>\s*(?:analysis|commentary|(?P<f>final))\b(?:<\|message\|>)?"
+    r"|<\|channel>thought\b|(?P<g><channel\|>)"
+    r"|<\|(?:START|(?P<h>END))_THINKING\|>",
     re.IGNORECASE,
 )
+# Between two channels: the end of a thought and the beginning of what is shown.
+TURN_ENDS = re.compile(r"\s*<\|end\|>\s*<\|start\|>assistant\s*$")
 ENDS = re.compile(r"(?:</s>|<\|[^|<>]{0,40}\|>|<(?:eos|end_of_turn|im_end)>)$")
 
 
@@ -31,11 +35,47 @@ def shown(response: str) -> str | None:
     """What a reader is shown: the text behind the reasoning, None where that never ends."""
     start, is_open = 0, False
     for mark in MARK.finditer(response):
-        is_open = not any(mark[group] for group in "abcdef")
+        is_open = opens(mark)
         start = start if is_open else mark.end()
-    if is_open:
-        return None
-    text = response[start:].rstrip()
+    return None if is_open else _ended(response[start:])
+
+
+def opens(mark: re.Match) -> bool:
+    """Whether this `MARK` begins a thought; the others end one."""
+    return not any(mark.groupdict().values())
+
+
+def closing_mark(mark: str) -> str:
+    """The mark that ends the thought which `mark` begins: `</think>` for `<think>`."""
+    if mark.startswith("<|channel>"):
+        return "<channel|>"
+    for begin, end in (("begin", "end"), ("START", "END")):
+        if begin in mark:
+            return mark.replace(begin, end)
+    return re.sub(r"^(<\|?|[◁⟨\[])", r"\1/", mark)
+
+
+def split_thought(response: str) -> tuple[str | None, str]:
+    """(thought, what is shown) of a response whose thought comes first; (None, all) else.
+
+    A thought may lack its beginning, which some templates write for the model. Raises
+    ValueError where it does not end, or where marks of thoughts follow it.
+    """
+    marks = [*MARK.finditer(response)]
+    if not marks or (opens(marks[0]) and response[: marks[0].start()].strip()):
+        return None, response
+    start = marks.pop(0).end() if opens(marks[0]) else 0
+    if not marks:
+        raise ValueError("its thought does not end")
+    if marks[1:] or opens(marks[0]):
+        raise ValueError("its thought ends more than once, or another begins in it")
+    thought = TURN_ENDS.sub("", response[start : marks[0].start()])
+    return thought, _ended(response[marks[0].end() :])
+
+
+def _ended(text: str) -> str:
+    """`text` without blanks and tokens that end a turn behind it."""
+    text = text.rstrip()
     while ENDS.search(text[-60:]):
         text = text[:-60] + ENDS.sub("", text[-60:]).rstrip()
     return text

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from limo_nb.core.progress import progress_bar
 from limo_nb.grading import sandbox
-from limo_nb.grading.extraction import final_answer
+from limo_nb.grading.extraction import final_answer, shown
 from limo_nb.grading.verdicts import (
     PROGRESS_FROM,
     Verdict,
@@ -100,11 +100,9 @@ def _tests(reference: str) -> tuple[str, list[list[Any]], list[str]]:
 
 
 def program_of(response: str) -> str | None:
-    """The last complete Python block behind the last `</think>`, None without one."""
-    _, closed, tail = response.rpartition("</think>")
-    if not closed and "<think>" in response:
-        return None
-    blocks = [body for language, body in BLOCK.findall(tail) if language.lower() in LANGUAGES]
+    """The last complete Python block behind the thoughts, None without one."""
+    said = shown(response) or ""
+    blocks = [body for language, body in BLOCK.findall(said) if language.lower() in LANGUAGES]
     return blocks[-1] if blocks else None
 
 

@@ -16,6 +16,7 @@ from .chat import Prompt as Prompt
 from .chat import chat_prompt as chat_prompt
 from .chat import plain_ids as plain_ids
 from .chat import prompt_ids as prompt_ids
+from .chat import prompt_text as prompt_text
 from .engines import ENGINES as ENGINES
 from .engines import open_engine as open_engine
 from .identity import absolute_name as absolute_name

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from limo_nb.core.settings import Sampling
+from limo_nb.core.settings import ChatSettings, Sampling
+from limo_nb.grading.extraction import MARK, TURN_ENDS, opens
 from limo_nb.inference.base import CompletionRow, Engine
-from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids
+from limo_nb.inference.chat import Prompt, plain_ids, prompt_ids, prompt_text
 from limo_nb.inference.models import load_tokenizer
 from limo_nb.inference.request import complete
+from limo_nb.inference.templates import DEFAULT_CHAT
 
 WAIT = "\nWait,"  # instead of the conclusion
 CLOSING = "\nTherefore the answer is \\boxed{"  # where the budget is spent
@@ -26,10 +28,17 @@ ANSWER_TOKENS = 24  # that the answer in the box may take
 
 
 def without_conclusion(text: str) -> str:
-    r"""`text` up to its conclusion: to `</think>`, else to the line of its last box."""
-    head, closed, _ = text.rpartition("</think>")
-    if closed:
-        return head.rstrip()
+    r"""`text` up to its conclusion: to the end of its thought, else to its last box's line."""
+    marks = [*MARK.finditer(text)]
+    ends = [mark for mark in marks if not opens(mark)]
+    # A thought comes first; what else has such marks is a word of the text.
+    if ends and not (opens(marks[0]) and text[: marks[0].start()].strip()):
+        return TURN_ENDS.sub("", text[: ends[-1].start()]).rstrip()
+    return before_last_box(text)
+
+
+def before_last_box(text: str) -> str:
+    r"""`text` up to the line of its last box; all of it where it has none."""
     place = text.rfind("\\boxed")
     return (text if place < 0 else text[: text.rfind("\n", 0, place) + 1]).rstrip()
 
@@ -37,11 +46,13 @@ def without_conclusion(text: str) -> str:
 class BudgetForcer:
     """Continues answers of `model`, through `engine`, from where they are cut.
 
-    Tables of answers have the columns of `CompletionRow`.
+    Tables of answers have the columns of `CompletionRow`; `chat` is that of the engine.
     """
 
-    def __init__(self, engine: Engine, model: str, store: Path) -> None:
-        self.engine, self.store = engine, store
+    def __init__(
+        self, engine: Engine, model: str, store: Path, chat: ChatSettings = DEFAULT_CHAT
+    ) -> None:
+        self.engine, self.store, self.chat = engine, store, chat
         self.tokenizer = load_tokenizer(model)
 
     def lengthened(
@@ -97,10 +108,8 @@ class BudgetForcer:
         """The conversation as the text that the model reads."""
         if isinstance(prompt, str):
             return prompt
-        text = self.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
-        ids = prompt_ids(self.tokenizer, prompt)
+        text = prompt_text(self.tokenizer, prompt, self.chat)
+        ids = prompt_ids(self.tokenizer, prompt, self.chat)
         # Some tokenizers put the first token before raw text, and the template has it too.
         for raw in (text, text.removeprefix(self.tokenizer.bos_token or "")):
             if self.tokenizer(raw)["input_ids"] == ids:

@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import Completion
+from limo_nb.inference.chat import answer_text
 from limo_nb.inference.models import load_model, stop_token_ids
 
 # Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
@@ -108,7 +109,7 @@ class Decoder:
         """Cut `ids` (made tokens, padded after the end) at the first stop token."""
         ends = torch.isin(ids, self.stops).nonzero()
         count = int(ends[0]) if len(ends) else min(len(ids), limit)
-        text = self.tokenizer.decode(ids[:count], skip_special_tokens=True)
+        text = answer_text(self.tokenizer, ids[:count].tolist())
         return Completion(text, count, bool(len(ends)))
 
     def _generate(

@@ -12,7 +12,7 @@ from typing import Any
 from limo_nb.core.machine import cores
 from limo_nb.core.settings import EngineSettings, Sampling
 from limo_nb.inference.base import Ask, Batch, Completion, EngineFailed, Made, Refused
-from limo_nb.inference.chat import Prompt, prompt_ids
+from limo_nb.inference.chat import Prompt, answer_text, prompt_ids
 from limo_nb.inference.identity import gguf_path, model_digest, quantisation_of, source_of
 from limo_nb.inference.llamacpp_server import serve_llamacpp
 from limo_nb.inference.models import load_tokenizer, stop_token_ids
@@ -49,8 +49,9 @@ class LlamacppEngine(OpenAIEngine):
         self.name, self.batch_size, self.file = model, settings.batch_size, file
         self.identity = {
             "kind": "llamacpp", "model": model_digest(model),
-            "weights": quantisation_of(model),
+            "weights": quantisation_of(model), **settings.chat.identity,
         }  # fmt: skip
+        self._chat = settings.chat
         self.tokenizer = load_tokenizer(model)
         self.window = _context_of(model)
         self._stops = frozenset(stop_token_ids(model, self.tokenizer))
@@ -144,12 +145,12 @@ class LlamacppEngine(OpenAIEngine):
         if count is None:  # llama.cpp knows further tokens that end a reply
             count = len(ids) - ended
         with self._counting:
-            text = self.tokenizer.decode(ids[:count], skip_special_tokens=True)
+            text = answer_text(self.tokenizer, ids[:count])
         return Completion(text, count, ended or count < len(ids))
 
     def _ids(self, prompt: Prompt) -> list[int]:
         with self._counting:  # tokenizers are not made for several threads
-            ids = prompt_ids(self.tokenizer, prompt)
+            ids = prompt_ids(self.tokenizer, prompt, self._chat)
         if not ids:
             raise ValueError("an empty prompt cannot be continued")
         return ids

@@ -17,6 +17,7 @@ from limo_nb.core.precision import (
 )
 from limo_nb.inference.chat import plain_ids
 from limo_nb.inference.identity import resolve, source_of
+from limo_nb.inference.templates import end_token_id
 
 SMALL_BYTES = 2**28  # weights of a model that decodes in 32 bits on every CPU
 
@@ -93,16 +94,34 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
 def stop_token_ids(name: str, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: those of `generation_config.json`, end and padding.
 
-    The pad token ends a page of the lab's textbooks, and text of base models.
+    And the one with which the chat template ends a reply, which is what training teaches:
+    generation configs forget it, and tokenizers name another. The pad token ends a page of
+    the lab's textbooks, and text of base models.
+    """
+    found = generation_config(name).eos_token_id
+    stops = {*found} if isinstance(found, list) else {found}
+    taught = end_token_id(tokenizer) if tokenizer.chat_template else None
+    return sorted((stops | {tokenizer.eos_token_id, tokenizer.pad_token_id, taught}) - {None})
+
+
+def generation_config(name: str) -> GenerationConfig:
+    """The decoding defaults that the model brings; from its configuration without a file.
+
+    Only its end tokens are used: what a profile says is all that shapes a distribution.
     """
     source, commit = source_of(name)
     where: dict[str, Any] = {"revision": commit} if commit else {}
     try:
-        found = GenerationConfig.from_pretrained(source, **where).eos_token_id
-    except OSError:  # a model without such a file
-        found = AutoConfig.from_pretrained(source, **where).eos_token_id
-    stops = {*found} if isinstance(found, list) else {found}
-    return sorted((stops | {tokenizer.eos_token_id, tokenizer.pad_token_id}) - {None})
+        return GenerationConfig.from_pretrained(source, **where)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **where))
+
+
+def context_length(name: str) -> int | None:
+    """Tokens of prompt and answer together for which the model was made, where it says so."""
+    source, commit = source_of(name)
+    config = AutoConfig.from_pretrained(source, **({"revision": commit} if commit else {}))
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def tensor_parallel_size(config: Any, gpus: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -26,13 +27,16 @@ from limo_nb.inference.base import (
     public_address,
     too_long,
 )
-from limo_nb.inference.chat import Prompt
+from limo_nb.inference.chat import Prompt, before_the_question
 from limo_nb.inference.identity import model_digest
 from limo_nb.inference.models import token_counter
+from limo_nb.inference.templates import arguments
 
 CONCURRENT = 256  # requests in flight, at most; a server batches what it has
 RETRIES = 10  # about a minute with the client's backoff: 0.5 s, doubled, at most 8 s
 SECONDS = 3600.0  # for one answer: a long chain on a busy server
+# Gemma's template, in the words in which vLLM and llama.cpp hand them on.
+NO_SYSTEM = re.compile(r"system role (is )?not supported", re.IGNORECASE)
 REFUSALS = (400, 413, 422)  # statuses with which servers answer a prompt that is too long
 
 
@@ -43,7 +47,9 @@ class OpenAIEngine:
     is sent if set. The client tries again, with growing pauses or those that the server
     asks for, after a time-out, a lost connection, 408, 409, 429 and 5xx. A prompt that is
     too long is `Refused`; any other refusal is an error at once. The server applies its own
-    chat template, and decides whether control tokens in a question are text. What it
+    chat template, with the date of its clock and the arguments of `settings.chat`, and
+    decides whether control tokens in a question are text; where it refuses a system prompt,
+    this stands before the question. What it
     reports as `completion_tokens` has the end token in it, as with vLLM; where it reports
     nothing, tokens are counted with the tokenizer of `model`.
     """
@@ -61,7 +67,10 @@ class OpenAIEngine:
         self.name, self.batch_size = model, settings.batch_size
         self._counting = threading.Lock()
         self._connect(base_url, retries, seconds)
-        self.identity = {"kind": "openai", "model": _served(model, self.server)}
+        self.identity = {
+            "kind": "openai", "model": _served(model, self.server), **settings.chat.identity,
+        }  # fmt: skip
+        self._template = arguments(settings.chat)
 
     def _connect(self, base_url: str, retries: int, seconds: float) -> None:
         self.server = public_address(base_url)
@@ -118,8 +127,15 @@ class OpenAIEngine:
         if isinstance(ask.prompt, str):
             raw = self._client.completions.create(prompt=ask.prompt, **given)
             return raw.choices[0], raw.usage
-        given |= {"messages": ask.prompt}
-        chat = self._client.chat.completions.create(**given)
+        if self._template:  # vLLM, SGLang and llama.cpp hand them to the chat template
+            given |= {"extra_body": {"chat_template_kwargs": self._template}}
+        ask_chat = partial(self._client.chat.completions.create, **given)
+        try:
+            chat = ask_chat(messages=ask.prompt)
+        except openai.BadRequestError as error:
+            if not NO_SYSTEM.search(error.response.text):
+                raise
+            chat = ask_chat(messages=before_the_question(ask.prompt))
         return chat.choices[0], chat.usage
 
     def _completion(self, choice: Any, usage: Any) -> Completion:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from limo_nb.core.settings import (
+    ChatSettings,
     EngineSettings,
     Sampling,
 )
@@ -27,6 +28,7 @@ from limo_nb.inference.chat import (
 from limo_nb.inference.decoder import Decoder
 from limo_nb.inference.identity import exact_name, model_digest, weights_of
 from limo_nb.inference.models import decoding_precision, load_tokenizer
+from limo_nb.inference.templates import DEFAULT_CHAT
 from limo_nb.inference.workers import Worker
 
 FEW_ROWS = 64  # not worth the seconds that worker processes need to start
@@ -43,7 +45,7 @@ class TransformersEngine:
         self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
             "kind": "transformers", "draws": DRAWS, "dtype": dtype,
-            "model": model_digest(model), **weights_of(model),
+            "model": model_digest(model), **weights_of(model), **settings.chat.identity,
         }  # fmt: skip
         self.tokenizer = load_tokenizer(model)
         self._workers: list[Worker] = []
@@ -59,7 +61,7 @@ class TransformersEngine:
 
     def length(self, prompt: Prompt) -> int:
         """Tokens of `prompt`."""
-        return len(prompt_ids(self.tokenizer, prompt))
+        return len(prompt_ids(self.tokenizer, prompt, self.settings.chat))
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
         """Batch after batch, those of several workers as they are ready."""
@@ -74,9 +76,12 @@ class TransformersEngine:
         batches = chain(head, batches)
         if self.settings.workers == 1 or few:
             for batch in batches:
-                yield _named(batch, self._here(request(self.tokenizer, batch, sampling)))
+                yield _named(batch, self._here(self._request(batch, sampling)))
         else:
             yield from self._spread(batches, sampling)
+
+    def _request(self, batch: Batch, sampling: Sampling) -> dict[str, Any]:
+        return request(self.tokenizer, batch, sampling, self.settings.chat)
 
     def _here(self, asked: dict[str, Any]) -> list[Completion]:
         if self._decoder is None:
@@ -96,7 +101,7 @@ class TransformersEngine:
         def ask(batch: Batch) -> Made:
             worker = idle.get()
             try:
-                return _named(batch, worker.ask(request(self.tokenizer, batch, sampling)))
+                return _named(batch, worker.ask(self._request(batch, sampling)))
             finally:
                 idle.put(worker)
 
@@ -108,11 +113,13 @@ class TransformersEngine:
             raise
 
 
-def request(tokenizer: Any, batch: Batch, sampling: Sampling) -> dict[str, Any]:
+def request(
+    tokenizer: Any, batch: Batch, sampling: Sampling, chat: ChatSettings = DEFAULT_CHAT
+) -> dict[str, Any]:
     """The batch in tokens; the samples of one prompt share its ids."""
     prompts: dict[str, int] = {}
     owners = [prompts.setdefault(json.dumps(ask.prompt), len(prompts)) for ask in batch]
-    ids = [prompt_ids(tokenizer, json.loads(prompt)) for prompt in prompts]
+    ids = [prompt_ids(tokenizer, json.loads(prompt), chat) for prompt in prompts]
     if any(not row for row in ids):
         raise ValueError("an empty prompt cannot be continued")
     values = {"temperature", "top_p", "max_new_tokens"}

@@ -35,6 +35,7 @@ from limo_nb.inference.chat import (
 )
 from limo_nb.inference.identity import model_digest, source_of, weights_of
 from limo_nb.inference.models import decoding_precision, load_tokenizer, stop_token_ids
+from limo_nb.inference.templates import thought_tokens
 from limo_nb.inference.vllm_server import on_this_machine
 
 
@@ -50,7 +51,9 @@ class VllmEngine:
         self.identity = {
             "kind": "vllm", "dtype": self.dtype, "model": model_digest(model),
             **weights_of(model),
+            **settings.chat.identity,
         }  # fmt: skip
+        self._chat = settings.chat
         self._stops = stop_token_ids(model, self.tokenizer)
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
 
@@ -64,7 +67,7 @@ class VllmEngine:
 
     def length(self, prompt: Prompt) -> int:
         """Tokens of `prompt`."""
-        return len(prompt_ids(self.tokenizer, prompt))
+        return len(prompt_ids(self.tokenizer, prompt, self._chat))
 
     def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
         """Rows join while others are on their way, and are kept when they end.
@@ -102,11 +105,12 @@ class VllmEngine:
     def _add(self, ask: Ask, sampling: Sampling) -> Refused | None:
         """Hand a row to the engine below, unless its prompt is too long for the model."""
         engine = self._engine
-        prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt)}
+        prompt = {"prompt_token_ids": prompt_ids(self.tokenizer, ask.prompt, self._chat)}
         parameters = SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, seed=ask.seed,
             max_tokens=sampling.max_new_tokens, stop_token_ids=self._stops,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_special_tokens=not thought_tokens(self.tokenizer),  # else marks are lost
         )  # fmt: skip
         try:
             engine.add_request(ask.key, prompt, parameters)

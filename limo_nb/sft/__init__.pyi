@@ -13,6 +13,7 @@ from .encoding import closing_ids as closing_ids
 from .encoding import encode as encode
 from .encoding import over_length_report as over_length_report
 from .encoding import read_training_rows as read_training_rows
+from .encoding import row_parts as row_parts
 from .job import Task as Task
 from .job import TrainingJob as TrainingJob
 from .job import prepare as prepare

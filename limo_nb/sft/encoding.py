@@ -1,25 +1,42 @@
 """Rows to tokens: the chat template, and loss on the response and its end only.
 
-The semantics are those of LLaMA-Factory 0.9.2 (template `qwen`), with which LIMO was
-trained: loss on the response and the closing `<|im_end|>` with its line end; an empty
-system prompt stands for the default one; a row over the limit is cut by one rule, and a
-response that is cut loses its end. On purpose different: what looks like a control token
+One rule for every template: the prompt is what inference shows, and loss falls on all that
+the template has behind it, the marks of a thought and the end token included
+(`inference.templates`). Where a row's thought ends is said by marks in its solution, by
+its column `reasoning`, or by `chat.thinking`.
+
+For Qwen2.5 the semantics are those of LLaMA-Factory 0.9.2 (template `qwen`), with which
+LIMO was trained: loss on the response and the closing `<|im_end|>` with its line end; an
+empty system prompt stands for the default one; a row over the limit is cut by one rule, and
+a response that is cut loses its end. On purpose different: what looks like a control token
 in a question or a solution is text. Chapter 6.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from limo_nb.core import records as row_files
-from limo_nb.core.settings import OverLength
-from limo_nb.inference import chat_prompt, plain_ids, prompt_ids
+from limo_nb.core.settings import ChatSettings, OverLength
+from limo_nb.grading.extraction import MARK, split_thought
+from limo_nb.inference import chat_prompt
+from limo_nb.inference.budget_forcing import before_last_box
+from limo_nb.inference.chat import Piece, filled, piece_ids, prompt_ids, turns_of
+from limo_nb.inference.templates import DEFAULT_CHAT, Reply, ask_turns, reply, system_place
 
 IGNORED = -100  # label of a token without loss
 COLUMNS = ("question", "solution")
+THOUGHT = "reasoning"  # the column of a row's thought, where it has one
+# How a thought is written where the template has no place for it: as most sets of chains do.
+IN_TEXT = "<think>\n{thought}\n</think>\n\n{answer}"
+ON = {"thinking": "on"}
+# What became of the solutions, in the words of `EncodedRows.manner`.
+AS_TEXT, AS_THOUGHT = "chain{s} written as text", "chain{s} written as thought and conclusion"
+GIVEN, KEPT = "thought{s} in the template's place", "thought{s} left in the text"
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class EncodedRows:
     rows: list[Encoded]
     over: list[OverLong] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)  # numbers of the rows left out
+    manner: str = ""  # in one line, what the solutions became and why
 
     @property
     def lengths(self) -> list[int]:
@@ -88,21 +106,28 @@ def encode(
     max_tokens: int,
     over_length: OverLength = "cut",
     places: Sequence[str] | None = None,
+    chat: ChatSettings = DEFAULT_CHAT,
 ) -> EncodedRows:
-    """`rows` (question, solution) in the chat format, each at most `max_tokens` long.
+    """`rows` (question, solution, perhaps reasoning) in the chat format of `tokenizer`.
 
-    A longer row is cut as the paper's set-up did (`shares`), or dropped. `places` says
-    how messages name each row. Raises ValueError that names the rows without a question
-    or a solution, and those of which no response is left.
+    Each at most `max_tokens` long: a longer row is cut as the paper's set-up did (`shares`),
+    or dropped. `places` says how messages name each row. Raises ValueError that names the
+    rows without a question or a solution, those whose thought cannot be placed, and those
+    of which no response is left.
     """
-    closing = closing_ids(tokenizer)
     made, over, dropped, faults = [], [], [], []
+    kinds: Counter[str] = Counter()
     for number, row in enumerate(rows):
         fault = row_fault(row)
         prompt: list[int] = []
         response: list[int] = []
         if not fault:
-            prompt, response = _parts(row, tokenizer, system, closing)
+            try:
+                prompt, response, kind = row_parts(row, tokenizer, system, chat)
+            except UnplacedThought as error:
+                fault = str(error)
+        if not fault:
+            kinds[kind] += 1
             kept = shares(len(prompt), len(response), max_tokens)
             long = _over_long(number, row, (len(prompt), len(response)), kept, max_tokens)
             if long:
@@ -119,19 +144,90 @@ def encode(
         made.append(Encoded(prompt + response, [IGNORED] * len(prompt) + response))
     if faults or not made:
         raise ValueError(_complaint(faults, len(dropped), max_tokens))
-    return EncodedRows(made, over, dropped)
+    return EncodedRows(made, over, dropped, _manner(kinds, chat))
 
 
-def _parts(
-    row: Mapping, tokenizer: Any, system: str | None, closing: list[int]
-) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and response.
+class UnplacedThought(ValueError):
+    """A row's thought cannot be written as the template and the settings want it."""
+
+
+def row_parts(
+    row: Mapping, tokenizer: Any, system: str | None, chat: ChatSettings = DEFAULT_CHAT
+) -> tuple[list[int], list[int], str]:
+    """(token ids of the prompt, of the response, what became of the solution).
 
     The response is encoded apart from the prompt, as it will be at inference, and what
-    looks like a control token in it stays text.
+    looks like a control token in it stays text. Raises UnplacedThought.
     """
     asked = chat_prompt(row["question"], system)
-    return prompt_ids(tokenizer, asked), plain_ids(tokenizer, row["solution"]) + closing
+    turns, _ = turns_of(tokenizer, asked, chat)
+    form = reply(tokenizer, turns, chat)
+    thought, answer, kind = _said(row, form, chat)
+    layout = form.plain
+    if form.thinking and thought is not None:
+        # Of an empty thought the template writes what it writes without one.
+        layout = form.thinking if thought.strip() else form.plain
+        _refuse_marks((thought, answer), form.thinking)
+    elif kind == KEPT and (
+        form.thought_is_over or reply(tokenizer, turns, chat.model_copy(update=ON)).thinking
+    ):
+        raise UnplacedThought("it has a thought, and the prompt no place: set chat.thinking=on")
+    elif thought is not None:
+        answer = IN_TEXT.format(thought=thought.strip(), answer=answer.strip())
+    texts = {"thought": Piece(thought or "", "model"), "answer": Piece(answer, "model")}
+    response = piece_ids(tokenizer, filled(layout, texts))
+    return prompt_ids(tokenizer, asked, chat), response, kind
+
+
+def _said(row: Mapping, form: Reply, chat: ChatSettings) -> tuple[str | None, str, str]:
+    """(thought or None, the text behind it, what became of the solution) of a row."""
+    apart, answer, off = row.get(THOUGHT), row["solution"], chat.thinking == "off"
+    try:
+        inside, behind = split_thought(answer)
+    except ValueError as error:
+        if form.thinking or apart or off:
+            raise UnplacedThought(str(error)) from None
+        return None, answer, KEPT
+    if apart and inside is not None:
+        raise UnplacedThought(f"it has a column {THOUGHT} and a thought in its solution")
+    if off and (apart or (inside or "").strip()):
+        raise UnplacedThought(
+            "it has a thought, and chat.thinking is off: set it to auto or on"
+        )
+    if apart:
+        return apart, answer, GIVEN if form.thinking else KEPT
+    if inside is not None and (form.thinking or off):
+        return None if off else inside.strip(), behind.strip(), AS_TEXT if off else GIVEN
+    if inside is not None:
+        return None, answer, KEPT
+    return (*_concluded(answer), AS_THOUGHT) if form.chains_think else (None, answer, AS_TEXT)
+
+
+def _concluded(chain: str) -> tuple[str, str]:
+    """(thought, conclusion) of a chain: cut before the line of its last box, or last line."""
+    thought = before_last_box(chain)
+    conclusion = chain[len(thought) :].strip()
+    if not conclusion:
+        thought, _, conclusion = chain.strip().rpartition("\n")
+    return thought, conclusion
+
+
+def _refuse_marks(texts: Iterable[str], layout: Iterable[Any]) -> None:
+    """Raise where a text spells a mark of the template: the thought would end there."""
+    written = "".join(part for part in layout if isinstance(part, str))
+    marks = {mark[0] for text in texts for mark in MARK.finditer(text)}
+    if found := [mark for mark in sorted(marks) if mark in written]:
+        raise UnplacedThought(f"{found[0]} stands inside of its thought or behind it")
+
+
+def _manner(kinds: Counter[str], chat: ChatSettings) -> str:
+    told = ", ".join(f"{n} {kind.format(s='s' * (n != 1))}" for kind, n in kinds.most_common())
+    why = {
+        "auto": "as the template itself does",
+        "on": "a chain is a thought",
+        "off": "no thoughts",
+    }
+    return f"{told} (chat.thinking={chat.thinking}: {why[chat.thinking]})"
 
 
 def shares(prompt: int, response: int, limit: int) -> tuple[int, int]:
@@ -188,6 +284,8 @@ def row_fault(row: Any) -> str:
             value.encode()
         except UnicodeEncodeError as error:
             return f"{name} has half a character (a lone surrogate) at {error.start}"
+    if not isinstance(row.get(THOUGHT, ""), str | None):
+        return f"{THOUGHT} is {row[THOUGHT]!r:.40}, and no text"
     return ""
 
 
@@ -203,16 +301,7 @@ def _complaint(faults: Sequence[str], dropped: int = 0, max_tokens: int = 0) -> 
     return "rows that cannot be trained on:\n  " + "\n  ".join(faults[:10]) + more
 
 
-def closing_ids(tokenizer: Any) -> list[int]:
+def closing_ids(tokenizer: Any, chat: ChatSettings = DEFAULT_CHAT) -> list[int]:
     """What the template writes after a response: `<|im_end|>` and a line end for Qwen."""
-    messages = [{"role": "user", "content": "question"}]
-    reply = {"role": "assistant", "content": "\ue000"}
-    asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*messages, reply], tokenize=False)
-    if not whole.startswith(asked + "\ue000"):
-        raise ValueError(
-            "this chat template writes something between the prompt and the response, so "
-            "training would not see what inference shows; use a template without it"
-        )
-    closing = whole.removeprefix(asked + "\ue000")
-    return tokenizer(closing, add_special_tokens=False)["input_ids"]
+    ask = ask_turns(system_place(tokenizer, chat) == "system")
+    return tokenizer(reply(tokenizer, ask, chat).end, add_special_tokens=False)["input_ids"]

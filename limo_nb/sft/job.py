@@ -16,8 +16,9 @@ from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import exact_name, load_tokenizer, model_digest
+from limo_nb.inference.models import context_length
 from limo_nb.sft.checkpoints import CheckpointRefused, complete_checkpoints
-from limo_nb.sft.encoding import COLUMNS, encode, over_length_report
+from limo_nb.sft.encoding import COLUMNS, THOUGHT, encode, over_length_report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +30,10 @@ ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out"}
 
 @dataclass(frozen=True)
 class Task:
-    """One model to be trained: rows (question, solution), the base, how, and where to."""
+    """One model to be trained: rows, the base, how, and where to.
+
+    The rows have question and solution, and reasoning where their thoughts stand apart.
+    """
 
     rows: Dataset
     model: str
@@ -91,7 +95,8 @@ def prepare(
     if here and settings.dtype == "auto":
         precision = settle("auto")
         settings, why = settings.model_copy(update={"dtype": precision.dtype}), precision.why
-    rows = [{name: row[name] for name in COLUMNS} for row in task.rows]
+    names = [*COLUMNS, *({THOUGHT} & set(task.rows.column_names))]
+    rows = [{name: row[name] for name in names} for row in task.rows]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     facts = [
         text, model_digest(task.model), settings.model_dump(exclude=ELSEWHERE), task.seed,
@@ -151,6 +156,16 @@ def _check_rows(task: Task) -> None:
     """Fail on faulty rows before any process starts; tell which rows are too long."""
     tokenizer, settings = load_tokenizer(task.model), task.settings
     limit = settings.max_tokens
-    encoded = encode(task.rows, tokenizer, task.system_prompt, limit, settings.over_length)
+    encoded = encode(
+        task.rows, tokenizer, task.system_prompt, limit, settings.over_length,
+        chat=settings.chat,
+    )  # fmt: skip
+    print(encoded.manner)
+    window = context_length(task.model)
+    if window and max(encoded.lengths) > window:
+        print(
+            f"the longest row has {max(encoded.lengths):,} tokens, and the model was made for "
+            f"{window:,}: set sft.max_tokens={window}, or expect positions that it never saw"
+        )
     if encoded.over:
         print(over_length_report(encoded, limit))

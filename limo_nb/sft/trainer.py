@@ -88,7 +88,7 @@ def encode_job(job: TrainingJob, folder: Path, tokenizer: Any) -> EncodedRows:
     settings = job.settings
     return encode(
         map(json.loads, lines), tokenizer, job.system_prompt, settings.max_tokens,
-        settings.over_length,
+        settings.over_length, chat=settings.chat,
     )  # fmt: skip
 
 
