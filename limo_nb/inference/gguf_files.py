@@ -256,10 +256,11 @@ def _add_weights(file: Path, folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder)
     config.tie_word_embeddings = OUTPUT not in both  # as the file has it, to load both
     with _explained(file), TemporaryDirectory(dir=folder) as temporary:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its types omit
             str(file.parent), gguf_file=file.name, config=config, dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
+        model, found = loaded
         if lacking := sorted(found["missing_keys"]):  # they would be random
             raise ValueError(f"{len(lacking)} tensors have no weights, as {lacking[0]}")
         if facts["tied"] and OUTPUT in both:
