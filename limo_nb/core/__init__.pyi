@@ -4,12 +4,12 @@ from .digests import UnknownCapture as UnknownCapture
 from .files import write_json as write_json
 from .paper import reported as reported
 from .precision import settle as settle
+from .recorded_runs import RecordedRun as RecordedRun
 from .records import load_table as load_table
 from .records import save_tables as save_tables
 from .records import table_digest as table_digest
 from .runs import Artifact as Artifact
 from .runs import MissingArtifact as MissingArtifact
-from .recorded_runs import RecordedRun as RecordedRun
 from .runs import Run as Run
 from .settings import SYSTEM_PROMPT as SYSTEM_PROMPT
 from .settings import EngineSettings as EngineSettings

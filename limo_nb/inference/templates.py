@@ -219,7 +219,7 @@ def reply(tokenizer: Any, turns: Turns, chat: ChatSettings = DEFAULT_CHAT) -> Re
         thinking=(*thinking, end) if thinking else None,
         end=end,
         chains_think=_chains_think(tokenizer, turns, chat, bool(thinking)),
-        thought_is_over=bool(last) and not opens(last[0]),
+        thought_is_over=last is not None and not opens(last[0]),
     )
 
 
