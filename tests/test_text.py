@@ -69,7 +69,9 @@ def test_spaces_and_case_never_count(text):
     [
         ("已知 x=2，求y", ["已", "知", "x", "2", "求", "y"]),
         ("2x and 2 x", ["2", "x", "and", "2", "x"]),
-        (r"$\dfrac{1}{2}$", ["frac", "1", "2"]),
+        (r"$\dfrac{1}{2}$", ["1", "2"]),
+        (r"$\sin\alpha\beta \\ y$", ["sin", "α", "β", "y"]),
+        (r"\begin{array}{c|c} a & b \end{array}", ["a", "b"]),
         ("?!", []),
     ],
 )

@@ -123,8 +123,9 @@ class PoolSettings(Frozen):
     seed: int = 0
     ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
     characters: int = Field(13, ge=2)  # the same for a benchmark item in Chinese
-    # The least share of a problem's n-grams that one item has; 0: one n-gram is enough.
+    # The least share of the n-grams of the problem, or of the item; 0: one is enough.
     threshold: float = Field(0.0, ge=0.0, le=1.0)
+    common: int = Field(2, ge=0)  # unlike items whose phrases are no evidence; 0: all are
     normalisation: Normalisation = "full"  # of the texts that are searched for n-grams
     near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
     # Our column: the source's field, for a file or data set that sources.yaml does not know.

@@ -1,5 +1,6 @@
 """What `limo_nb.problems` offers; the names are loaded when they are asked for."""
 
+from .cleaning import Cause as Cause
 from .cleaning import Filtered as Filtered
 from .cleaning import clean_pool as clean_pool
 from .cleaning import decontaminate as decontaminate
@@ -20,4 +21,5 @@ from .sources import real_pool as real_pool
 from .text import jaccard as jaccard
 from .text import ngrams as ngrams
 from .text import normalise as normalise
+from .text import wording as wording
 from .text import words as words

@@ -10,20 +10,31 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset, concatenate_datasets
 
 from limo_nb.core.settings import PoolSettings
-from limo_nb.problems.contamination import Decontaminator
+from limo_nb.problems.contamination import COMMON, Decontaminator
 from limo_nb.problems.duplicates import Shingles, candidates, repetitions
 from limo_nb.problems.fingerprints import Fingerprints, fingerprint
 from limo_nb.problems.schema import DROPPED
-from limo_nb.problems.text import FORMS, normalise
+from limo_nb.problems.text import FORMS, normalise, wording
 
-Drops = Mapping[int, tuple[str, str, float]]  # row → reason, counterpart, overlap
+
+class Cause(NamedTuple):
+    """Why a row falls, as the columns of `Drop` say it."""
+
+    reason: str
+    counterpart: str = ""
+    overlap: float = 0.0
+    quoted: float = 0.0
+    passage: str = ""
+
+
+Drops = Mapping[int, Cause]  # row → why it falls
 CHUNK = 8192  # questions read at once
 
 
@@ -38,16 +49,13 @@ class Filtered:
     @classmethod
     def without(cls, pool: Dataset, *stages: Drops) -> Filtered:
         """`pool` without the rows of `stages`, which are reported one after the other."""
-        drops = [(row, *stage[row]) for stage in stages for row in sorted(stage)]
-        rows = [row for row, *_ in drops]
+        drops = [(row, stage[row]) for stage in stages for row in sorted(stage)]
+        rows = [row for row, _ in drops]
         gone = np.zeros(len(pool), bool)
         gone[rows] = True
-        columns = {
-            "id": _column(pool.select(rows), "id"),
-            "reason": [reason for _, reason, _, _ in drops],
-            "counterpart": [name for _, _, name, _ in drops],
-            "overlap": [overlap for *_, overlap in drops],
-        }
+        columns = {"id": _column(pool.select(rows), "id")}
+        for name in Cause._fields:
+            columns[name] = [getattr(cause, name) for _, cause in drops]
         dropped = Dataset.from_dict(columns, features=DROPPED)
         return cls(pool.select(np.flatnonzero(~gone)), dropped)
 
@@ -95,7 +103,7 @@ class Filtered:
 def drop_unanswered(pool: Dataset) -> Filtered:
     """Without the problems that have no reference answer: they cannot be graded."""
     drops = {
-        index: ("no answer", "", 0.0)
+        index: Cause("no answer")
         for index, answer in enumerate(_column(pool, "answer"))
         if not answer.strip()
     }
@@ -119,21 +127,24 @@ def decontaminate(
     ngram: int = 13,
     characters: int = 13,
     threshold: float = 0.0,
-    normal: Callable[[str], str] = normalise,
+    common: int = COMMON,
+    normal: Callable[[str], str] = wording,
 ) -> Filtered:
     """Without the problems that share `ngram` consecutive words with a benchmark item.
 
     For an item in Chinese it is `characters` consecutive characters. A problem that is an
-    item as a whole falls whatever its length, even where all spaces differ; an item of
-    fewer words than that matches as a whole only. `threshold` is the least share of a
-    problem's n-grams that one item must have (0: one n-gram is enough), `normal` the form
-    in which texts are compared (`text.FORMS`). LIMO does not say which n it took:
-    s1 and open-r1 use 8 words, GPT-3 used 13. A common phrase of that length (AIME's "where
-    m and n are relatively prime …") drops clean problems as well; `overlap`, the share
-    found in the counterpart, tells them apart.
+    item as a whole falls whatever its length, even where all spaces differ. An item of
+    fewer words than that is looked for inside of problems too, with the same signs, unless
+    it says too little (`contamination.LEAST_BITS`). An n-gram of which three
+    quarters are a phrase that `common` or more unlike items have, such as a request for the
+    form of the answer, is no evidence (0: every one is). `threshold` is the least share that must agree, of the
+    problem's n-grams or of the item's, whichever is larger (0: one n-gram is enough),
+    `normal` the form in which texts are compared (`text.FORMS`). LIMO does not say which n
+    it took: s1 and open-r1 use 8 words, GPT-3 used 13. `overlap` and `quoted`, the shares
+    of both sides, tell a copy from a chance match; `passage` is what they share.
     """
     items = tuple(_column(benchmark_rows, "question"))
-    decontaminator = Decontaminator(items, ngram, characters, threshold, normal)
+    decontaminator = Decontaminator(items, ngram, characters, threshold, common, normal)
     found = fingerprint(_chunks(pool), len(pool), decontaminator=decontaminator)
     suspects, names = np.flatnonzero(found.suspects).tolist(), _column(benchmark_rows, "id")
     return Filtered.without(pool, _contaminated(pool, suspects, decontaminator, names))
@@ -143,7 +154,7 @@ def clean_pool(pool: Dataset, benchmark_rows: Dataset, settings: PoolSettings) -
     """All filters in order: answers, duplicates, contamination; the texts are read once."""
     decontaminator = Decontaminator(
         tuple(_column(benchmark_rows, "question")), settings.ngram, settings.characters,
-        settings.threshold, FORMS[settings.normalisation],
+        settings.threshold, settings.common, FORMS[settings.normalisation],
     )  # fmt: skip
     answered = drop_unanswered(pool)
     names, near = _column(benchmark_rows, "id"), settings.near_duplicate
@@ -177,7 +188,7 @@ def _duplicates(pool: Dataset, found: Fingerprints, near: float) -> Drops:
         fallen[row] = ("near duplicate", earlier, overlap)
     names = _column(pool.select([earlier for _, earlier, _ in fallen.values()]), "id")
     return {
-        row: (reason, name, overlap)
+        row: Cause(reason, name, overlap, overlap)
         for (row, (reason, _, overlap)), name in zip(fallen.items(), names, strict=True)
     }
 
@@ -190,7 +201,9 @@ def _contaminated(
     for row, question in zip(suspects, _column(pool.select(suspects), "question"), strict=True):
         match = decontaminator.match(question)
         if match:
-            found[row] = (match.reason, names[match.item], match.overlap)
+            found[row] = Cause(
+                match.reason, names[match.item], match.overlap, match.quoted, match.passage
+            )
     return found
 
 

@@ -19,7 +19,7 @@ from rensa import RMinHash
 from limo_nb.core.progress import progress_bar
 from limo_nb.problems.contamination import Decontaminator, Prefilter
 from limo_nb.problems.duplicates import signatures
-from limo_nb.problems.text import WORD, normalise
+from limo_nb.problems.text import WORD, normalise, wording, words_of
 
 PARALLEL_FROM = 50_000  # questions from which a second process is worth its start
 
@@ -48,7 +48,7 @@ def fingerprint(
     loky: it needs no guard in a script and no file behind a notebook.
     """
     prefilter = decontaminator.prefilter() if decontaminator else None
-    normal = decontaminator.normal if decontaminator else normalise
+    normal = decontaminator.normal if decontaminator else wording
     large = total >= PARALLEL_FROM
     if workers is None:
         workers = min(4, cpu_count()) if large else 1
@@ -82,14 +82,13 @@ def _fingerprint_list(
     prefilter: Prefilter | None,
     normal: Callable[[str], str],
 ) -> Fingerprints:
-    texts = [normal(question) for question in questions]
-    rows = [WORD.findall(text) for text in texts]
-    suspects = prefilter.suspects(rows) if prefilter else np.zeros(len(texts), bool)
+    own = normal is not wording  # another form than that of duplicates
+    texts = [] if own and near is None else [normalise(question) for question in questions]
+    rows = [words_of(text) for text in texts]
+    compared = [WORD.findall(normal(question)) for question in questions] if own else rows
+    suspects = prefilter.suspects(compared) if prefilter else np.zeros(len(questions), bool)
     if near is None:
         return Fingerprints([], [], suspects)
-    if normal is not normalise:  # what a duplicate is does not depend on the benchmarks
-        texts = [normalise(question) for question in questions]
-        rows = [WORD.findall(text) for text in texts]
     exact = [
         blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in texts
     ]

@@ -8,7 +8,7 @@ different n-grams have the same number once in about 2**64 pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -45,14 +45,30 @@ class HashedWords:
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         first = np.repeat(self.starts[:-1] - starts[:-1], counts) + np.arange(starts[-1])
         sizes = np.repeat(np.minimum(lengths, n), counts).astype(np.uint64)
-        *odd, of_size = _odd_numbers(n + 1)
-        hashes = sizes * of_size
-        sums = np.zeros_like(self.numbers)  # of the runs of `size` words at every place
-        for size, number in enumerate(odd[: len(sums)], 1):
-            sums[: len(sums) - size + 1] += number * self.numbers[size - 1 :]
+        hashes = sizes * _of_size(n)
+        for size, sums in self._sums(n):
             complete = sizes == size
             hashes[complete] += sums[first[complete]]
         return hashes, starts
+
+    def runs(self, sizes: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """(size, the number of the run of so many words from every place) for `sizes`.
+
+        As `ngrams` counts them. A run may reach into the next text; places whose run would
+        reach beyond the last are left out. Each array is valid until the next is taken.
+        """
+        wanted = set(sizes)
+        for size, sums in self._sums(max(wanted, default=0)):
+            if size in wanted:
+                of_size = np.uint64(size * int(_of_size(size)) % 2**64)
+                yield size, sums[: len(sums) - size + 1] + of_size
+
+    def _sums(self, longest: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(size, sums of so many words from every place) from 1 to `longest`."""
+        sums = np.zeros_like(self.numbers)
+        for size, number in enumerate(_odd_numbers(longest)[: len(sums)], 1):
+            sums[: len(sums) - size + 1] += number * self.numbers[size - 1 :]
+            yield size, sums
 
 
 class _Digests(dict[str, int]):
@@ -63,7 +79,12 @@ class _Digests(dict[str, int]):
         return self.setdefault(word, int.from_bytes(digest))
 
 
+def _of_size(n: int) -> np.uint64:
+    """What the length of an n-gram is multiplied with, another number for each `n`."""
+    return _odd_numbers(n + 1)[-1]
+
+
 def _odd_numbers(count: int) -> np.ndarray:
-    """Odd, since a factor of 2 would lose the highest bit of a word."""
+    """The first `count`. Odd, since a factor of 2 would lose the highest bit of a word."""
     drawn = np.random.default_rng(SEED).integers(2**64, size=count, dtype=np.uint64)
     return drawn | np.uint64(1)

@@ -35,6 +35,8 @@ class Drop(TypedDict):
     reason: str  # such as "near duplicate" or "shares 13 words"
     counterpart: str  # the id of what it repeats, "" if nothing
     overlap: float  # 0 to 1: Jaccard index, or the share of its n-grams that were found
+    quoted: float  # the same seen from the counterpart: the share of its n-grams
+    passage: str  # the longest passage shared with a benchmark item, in normal form
 
 
 _KINDS = {str: "string", int: "int64", float: "float64"}

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.stats import beta
 
-from limo_nb.problems import Filtered
+from limo_nb.problems import Cause, Filtered
 
 CONFIDENCE = 0.95
 
@@ -127,7 +127,7 @@ def keep_by_rate(problems: Dataset, counts: Dataset, keep: tuple[int, int]) -> F
             "finish the sampling first"
         )
     reasons = [_why_dropped(by_id[name], low, high) for name in problems["id"]]
-    drops = {place: (reason, "", 0.0) for place, reason in enumerate(reasons) if reason}
+    drops = {place: Cause(reason) for place, reason in enumerate(reasons) if reason}
     return Filtered.without(problems, drops)
 
 
