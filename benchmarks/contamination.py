@@ -1,13 +1,15 @@
 """What decontamination finds of planted items, and what it costs innocents (chapter 3).
 
     LIMO_NB_DATA=/path/to/folder python benchmarks/contamination.py [--seed 1]
-    LIMO_NB_DATA=/path/to/folder python benchmarks/contamination.py --reference FILE
+        [--nearest MODEL [--rows 2000] | --reference FILE]
 
 Planted are items of the ten benchmarks: the short ones with words around them, the others
-inside other text or as a passage, and those with formulas as somebody writes them in Unicode. Innocent
-are the problems of the real pools, as far as one can know, and problems that end with a
-request which AIME's have in common. `--reference` counts the common words and phrases of
-the real pools again (limo_nb/problems/common.json). Prints Markdown tables, no text.
+inside other text or as a passage, and those with formulas as somebody writes them in
+Unicode. Innocent are the problems of the real pools, as far as one can know, and problems
+that end with a request which AIME's have in common. `--nearest` tells what a list by
+sentence embeddings holds of a hundred paraphrases of our own (tests/data), and how long it
+is on real problems. `--reference` counts the common words and phrases of the real pools
+again (limo_nb/problems/common.json). Prints Markdown tables, no text.
 """
 
 from __future__ import annotations
@@ -16,21 +18,23 @@ import argparse
 import json
 import random
 import re
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from datasets import disable_progress_bars
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from matplotlib._mathtext_data import tex2uni  # another table than the package's own
 
 from limo_nb.core.machine import hardware
 from limo_nb.evaluation.benchmarks import real_benchmarks
-from limo_nb.problems import data_root, decontaminate, real_pool, words
+from limo_nb.problems import data_root, decontaminate, nearest_items, real_pool, words
 from limo_nb.problems.contamination import COMMON, Decontaminator
 from limo_nb.problems.information import reference_of
 
 LEAST = 50  # occurrences from which a word or pair is common
 SIZES = (8, 13)
+MARKS, TOP = (0.5, 0.6, 0.7, 0.8, 0.9), 3
 AROUND = (
     "{} Justify.", "Explain how you know: {}", "First read this. {} Then give a reason.",
     "{} State all the rules that you use, one after the other, in the order of their use.",
@@ -42,6 +46,9 @@ GROUP = r"\s*(?:\{((?:[^{}]|\{[^{}]*\})*)\}|(\w|\\[A-Za-z]+))"
 RAISED = str.maketrans("0123456789+-=()nixabckmtj", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣᵃᵇᶜᵏᵐᵗʲ")
 LOWERED = str.maketrans("0123456789+-=()nixakmtj", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢₓₐₖₘₜⱼ")
 HALVES = {("1", "2"): "½", ("1", "3"): "⅓", ("2", "3"): "⅔", ("1", "4"): "¼", ("3", "4"): "¾"}
+NAMED = """sin cos tan cot sec csc arcsin arccos arctan log ln lim max min gcd lcm det deg
+mod""".split()
+DOUBLE = {"R": "ℝ", "N": "ℕ", "Z": "ℤ", "Q": "ℚ", "C": "ℂ"}
 PLAIN = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 
 
@@ -49,7 +56,8 @@ PLAIN = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*
 def in_unicode(text: str) -> str:
     """`text` with its formulas as somebody types them without LaTeX."""
     text = re.sub(r"\\(?:left|right|displaystyle|[,;:! ])|\\?\$|\\[()\[\]]", " ", text)
-    text = re.sub(r"\\mathbb\s*\{?([A-Z])\}?", lambda m: tex_sign(f"Bbb{m[1]}", m[1]), text)
+    text = re.sub(r"\\mathbb\s*\{?([A-Z])\}?", lambda m: DOUBLE.get(m[1], m[1]), text)
+    text = re.sub(r"\\sqrt\s*\[3\]", "∛", text)
     text = re.sub(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)", "°", PLAIN.sub(r"\1", text))
     for _ in range(3):  # groups in groups
         text = re.sub(rf"\\[dt]?frac{GROUP}{GROUP}", fraction, text)
@@ -62,9 +70,9 @@ def in_unicode(text: str) -> str:
 
 
 def tex_sign(name: str, otherwise: str) -> str:
-    """The character of a command, beside a space where it stood as a word of its own."""
+    """The character of a command, or its name if it is a function's; others are left out."""
     code = tex2uni.get(name)
-    return chr(code) if code else f"{otherwise} "
+    return chr(code) if code else f"{otherwise} " if name in NAMED else " "
 
 
 def bracketed(text: str) -> str:
@@ -73,7 +81,7 @@ def bracketed(text: str) -> str:
 
 def fraction(found: re.Match) -> str:
     up, down = found[1] or found[2], found[3] or found[4]
-    return HALVES.get((up, down)) or f"{bracketed(up)}/{bracketed(down)}"
+    return HALVES.get((up, down)) or f" {bracketed(up)}/{bracketed(down)}"
 
 
 def script(table: dict, sign: str, found: re.Match) -> str:
@@ -139,11 +147,38 @@ def shares(fallen: list[dict]) -> Counter[str]:
     )
 
 
+# ---------------------------------------------------------------- embeddings
+def tell_nearest(model: str, pool: Dataset, items: Dataset) -> None:
+    """Tables of what the list by `model` holds, of our paraphrases and of real problems."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from paraphrases import CHANGED, ITEMS, PARAPHRASES, figures
+
+    from limo_nb.selection import embed
+
+    found = [len(decontaminate(PARAPHRASES, ITEMS, size).dropped) for size in SIZES]
+    told = ", ".join(f"{count} at n = {size}" for size, count in zip(SIZES, found, strict=True))
+    print(f"Of {len(PARAPHRASES)} paraphrases n-grams find {told}.\n")
+    both = concatenate_datasets([PARAPHRASES, CHANGED])
+    by_model = partial(embed, model=model)
+    planted = nearest_items(both, ITEMS, by_model, TOP, min(MARKS))
+    real = nearest_items(pool, items, by_model, TOP, min(MARKS))
+    names = ["similarity from", "recall", "precision", "with changed numbers in the pool"]
+    names += ["changed numbers listed", f"real problems listed, of {len(pool):,}"]
+    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    for mark in MARKS:
+        of = figures(planted, mark)
+        listed = len({pair["id"] for pair in real if pair["similarity"] >= mark})
+        cells = [of[name] for name in ("recall", "precision", "with changed", "changed")]
+        print(f"| {mark} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {listed:,} |")
+
+
 # ---------------------------------------------------------------- telling
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--reference", type=Path)
+    parser.add_argument("--nearest", metavar="MODEL")
+    parser.add_argument("--rows", type=int, default=2000)
     given = parser.parse_args()
     root = data_root()
     if root is None:
@@ -155,6 +190,9 @@ def main() -> None:
         given.reference.write_text(json.dumps(made, ensure_ascii=False, indent=0) + "\n")
         return
     print(f"{hardware()}; {len(pool):,} problems, {len(items):,} items; seed {given.seed}\n")
+    if given.nearest:
+        tell_nearest(given.nearest, pool.shuffle(given.seed).select(range(given.rows)), items)
+        return
     rows = list(pool)
     carriers = [row["question"] for row in rows if row["source"] == "gsm8k"]
     texts = planted(items["question"][:], carriers, given.seed)

@@ -66,7 +66,9 @@ def test_decontaminate_keeps_rows_as_they_are(tmp_path, exam, name):
     assert facts["dropped"] == {"shares the whole question": 1, "shares 13 words": 1}
     assert rows_of(Path(facts["out"])) == rows[2:]
     report = rows_of(Path(facts["report"]))
-    assert [row["id"] for row in report] == ["row 1", "row 2"]
+    assert [row["id"] for row in report] == ["row 2", "row 1"]  # the more doubtful first
+    assert [row["passage"] for row in report] == [ITEM, ITEM]
+    assert [(row["overlap"], row["quoted"]) for row in report] == [(0.5, 1.0), (1.0, 1.0)]
     assert {row["counterpart"] for row in report} == {"exam-7"}
 
 
@@ -85,8 +87,9 @@ def test_duplicates_are_dropped_on_request(tmp_path, exam):
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
-        (("--ngram", 20), 3),
-        (("--threshold", 0.9), 3),
+        (("--ngram", 20), 2),  # a whole item inside is found at any n
+        (("--threshold", 0.9), 2),  # all of the item is in both
+        (("--ngram", 5), 2),
         (("--normalisation", "case"), 2),
         (("--normalisation", "none"), 3),
     ],

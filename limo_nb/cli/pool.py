@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,8 +53,17 @@ def decontaminate(
     ngram: Annotated[int, typer.Option(min=2, help="Words that match in a row.")] = 13,
     characters: Annotated[int, typer.Option(min=2, help="The same for Chinese.")] = 13,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of n-grams; 0: one is enough.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least share of n-grams, of the row or of the item; 0: one is enough.",
+        ),
     ] = 0.0,
+    common: Annotated[
+        int,
+        typer.Option(min=0, help="Unlike items whose phrases are no evidence; 0: all are."),
+    ] = 2,
     normalisation: Annotated[
         Normalisation,
         typer.Option(help="What does not count: LaTeX spacing and case, case alone, nothing."),
@@ -62,20 +72,40 @@ def decontaminate(
         bool, typer.Option("--duplicates", help="Drop exact and near duplicates too.")
     ] = False,
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of near ones.")] = 0.9,
+    nearest: Annotated[
+        str | None,
+        typer.Option(help="A model for sentence embeddings: list kept rows like an item."),
+    ] = None,
+    similarity: Annotated[
+        float, typer.Option(min=-1, max=1, help="Least cosine of a pair in that list.")
+    ] = 0.8,
+    top: Annotated[int, typer.Option(min=1, help="Items a row in that list.")] = 3,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
-    """Keep the rows of FILE that repeat no benchmark item; report the others."""
+    """Keep the rows of FILE that repeat no benchmark item; report the others.
+
+    The report has the passage that a row shares with its counterpart, and its share of the
+    n-grams of both: of the row (overlap) and of the item (quoted). The doubtful come first,
+    with the smaller share where the larger of both is small.
+
+    With --nearest MODEL the rows that stay are compared with the items by their meaning,
+    too, which finds paraphrases and much that only resembles one: a list for you to look at
+    beside FILE, most alike first. Nothing falls by it.
+    """
     from limo_nb.core import records
-    from limo_nb.problems import cleaning, reading, text
+    from limo_nb.problems import cleaning, nearest_items, reading, text
+    from limo_nb.selection import embed
 
     started = time.monotonic()
     out = out or _beside(file, "clean", ".parquet" if file.suffix == ".parquet" else ".jsonl")
     report = report or _beside(file, "dropped", ".jsonl")
+    listed = _beside(file, "nearest", ".jsonl") if nearest else None
     check_written(
-        file, ("--out", out, records.parts(file)), ("--report", report, records.WRITTEN)
-    )
+        file, ("--out", out, records.parts(file)), ("--report", report, records.WRITTEN),
+        ("--nearest", listed, records.WRITTEN),
+    )  # fmt: skip
     broken: list[str] | None = [] if skip_broken else None
     texts = reading.read_texts(file, question, broken=broken)
     items = _benchmark_items(against)
@@ -84,14 +114,20 @@ def decontaminate(
         result = result.then(lambda left: cleaning.drop_duplicates(left, near))
     result = result.then(
         lambda left: cleaning.decontaminate(
-            left, items, ngram, characters, threshold, text.FORMS[normalisation]
+            left, items, ngram, characters, threshold, common, text.FORMS[normalisation]
         )
     )
     kept = set(result.kept["row"][:])
     records.write_part(file, out, kept.__contains__, [] if skip_broken else None)
-    records.write_records(result.dropped, report)
+    records.write_records(result.doubtful_first(), report)
     facts = {"rows": len(texts), "kept": len(result.kept), "dropped": result.reasons()}
     facts |= {"out": str(out), "report": str(report), "benchmark items": len(items)}
+    if nearest and listed:
+        pairs = nearest_items(
+            result.kept, items, partial(embed, model=nearest), top, similarity
+        )
+        records.write_records(pairs, listed)
+        facts |= {"pairs to look at": len(pairs), "list": str(listed)}
     _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
 
 

@@ -6,6 +6,8 @@ from .cleaning import clean_pool as clean_pool
 from .cleaning import decontaminate as decontaminate
 from .cleaning import drop_duplicates as drop_duplicates
 from .cleaning import drop_unanswered as drop_unanswered
+from .nearest import Resemblance as Resemblance
+from .nearest import nearest_items as nearest_items
 from .reading import level_of as level_of
 from .reading import plain_answer as plain_answer
 from .reading import read_problems as read_problems

@@ -20,7 +20,7 @@ from limo_nb.core.settings import PoolSettings
 from limo_nb.problems.contamination import COMMON, Decontaminator
 from limo_nb.problems.duplicates import Shingles, candidates, repetitions
 from limo_nb.problems.fingerprints import Fingerprints, fingerprint
-from limo_nb.problems.schema import DROPPED
+from limo_nb.problems.schema import DROPPED, Drop
 from limo_nb.problems.text import FORMS, normalise, wording
 
 
@@ -63,6 +63,17 @@ class Filtered:
         """The result of this filter and then another; the drops of both."""
         after = next_filter(self.kept)
         return Filtered(after.kept, concatenate_datasets([self.dropped, after.dropped]))
+
+    def doubtful_first(self) -> list[Drop]:
+        """What fell, in the order in which to look at it: the smallest shares first.
+
+        By the larger of both sides' shares, then by the smaller: a copy is near 1, and so
+        is a copy inside a longer problem; a common turn of speech is small on both sides.
+        """
+        return sorted(
+            self.dropped.to_list(),
+            key=lambda row: sorted((row["overlap"], row["quoted"]), reverse=True),
+        )
 
     def reasons(self) -> dict[str, int]:
         """How many fell for which reason, most frequent first."""
@@ -135,13 +146,13 @@ def decontaminate(
     For an item in Chinese it is `characters` consecutive characters. A problem that is an
     item as a whole falls whatever its length, even where all spaces differ. An item of
     fewer words than that is looked for inside of problems too, with the same signs, unless
-    it says too little (`contamination.LEAST_BITS`). An n-gram of which three
-    quarters are a phrase that `common` or more unlike items have, such as a request for the
-    form of the answer, is no evidence (0: every one is). `threshold` is the least share that must agree, of the
-    problem's n-grams or of the item's, whichever is larger (0: one n-gram is enough),
-    `normal` the form in which texts are compared (`text.FORMS`). LIMO does not say which n
-    it took: s1 and open-r1 use 8 words, GPT-3 used 13. `overlap` and `quoted`, the shares
-    of both sides, tell a copy from a chance match; `passage` is what they share.
+    it says too little (`contamination.LEAST_BITS`). An n-gram of which three quarters are a
+    phrase that `common` or more unlike items have, such as a request for the form of the
+    answer, is no evidence (0: every one is). `threshold` is the least share that must
+    agree, of the problem's n-grams or of the item's, whichever is larger (0: one n-gram is
+    enough), `normal` the form in which texts are compared (`text.FORMS`). LIMO does not say
+    which n it took: s1 and open-r1 use 8 words, GPT-3 used 13. `overlap` and `quoted`, the
+    shares of both sides, tell a copy from a chance match; `passage` is what they share.
     """
     items = tuple(_column(benchmark_rows, "question"))
     decontaminator = Decontaminator(items, ngram, characters, threshold, common, normal)

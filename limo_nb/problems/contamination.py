@@ -22,9 +22,9 @@ from limo_nb.problems.hashing import HashedWords
 from limo_nb.problems.information import information
 from limo_nb.problems.text import HAN_WORD, WORD, operators, wording
 
-# Bits that a short item must say to count inside a problem: of two to the power of so many
-# passages of its length one is it by chance, and a pool of a million problems has fewer.
-LEAST_BITS = 28.0
+# Bits that a short item must say to be looked for inside of problems: a million problems of
+# 64 words have 2**26 places where it could stand by chance.
+LEAST_BITS = 26.0
 SIGN = 4.0  # bits of a sign, which has to agree: of some sixteen kinds
 COMMON = 2  # unlike items from which a phrase that they have is common property
 
@@ -74,9 +74,10 @@ class Decontaminator:
     `ngram` counts words; `characters` is used for an item in Chinese, where a word has no
     spaces around it and one or two characters make it. An n-gram is no evidence if three
     quarters of it are a phrase that `common` or more unlike items have, such as "give your
-    answer as a fraction in lowest terms" (0: every n-gram is). `threshold` is the least share of the problem's n-grams, or
-    of the item's, that both must have; 0: one n-gram is enough. `bits` is what an item
-    shorter than that must say to be looked for inside of problems; as a whole it always is.
+    answer as a fraction in lowest terms" (0: every n-gram is). `threshold` is the least
+    share of n-grams that must agree, of the problem's or of the item's, whichever is larger
+    (0: one is enough). `bits` is what an item of fewer words than `ngram` must say to be
+    looked for inside of problems; as a whole it always is.
     """
 
     items: tuple[str, ...]  # their questions

@@ -89,7 +89,9 @@ def _in_latex(text: str) -> str:
 
     10² would be 102.
     """
-    text = RAISED.sub(lambda found: f"^{{{found[0]}}}", text.replace("º", "°"))
+    for sign, latex in (("º", "°"), ("∛", r"\sqrt[3]"), ("∜", r"\sqrt[4]")):
+        text = text.replace(sign, latex)
+    text = RAISED.sub(lambda found: f"^{{{found[0]}}}", text)
     text = LOWERED.sub(lambda found: f"_{{{found[0]}}}", text)
     return WITH_A_FRACTION.sub(
         lambda found: "\\frac{{{}}}{{{}}}".format(
