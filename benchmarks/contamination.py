@@ -1,15 +1,17 @@
 """What decontamination finds of planted items, and what it costs innocents (chapter 3).
 
     LIMO_NB_DATA=/path/to/folder python benchmarks/contamination.py [--seed 1]
-        [--nearest MODEL [--rows 2000] | --reference FILE]
+        [--nearest MODEL [--rows 2000]] [--record FILE] [--reference FILE]
 
 Planted are items of the ten benchmarks: the short ones with words around them, the others
 inside other text or as a passage, and those with formulas as somebody writes them in
 Unicode. Innocent are the problems of the real pools, as far as one can know, and problems
 that end with a request which AIME's have in common. `--nearest` tells what a list by
 sentence embeddings holds of a hundred paraphrases of our own (tests/data), and how long it
-is on real problems. `--reference` counts the common words and phrases of the real pools
-again (limo_nb/problems/common.json). Prints Markdown tables, no text.
+is on real problems. Two files of the package are made here: `--record` writes the figures
+that chapter 3 shows to readers without the data (limo_nb/problems/recorded.json),
+`--reference` counts the common words and phrases of the real pools (common.json). Prints
+Markdown tables, no text.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import random
 import re
 import sys
 from collections import Counter
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -28,12 +31,20 @@ from matplotlib._mathtext_data import tex2uni  # another table than the package'
 
 from limo_nb.core.machine import hardware
 from limo_nb.evaluation.benchmarks import real_benchmarks
-from limo_nb.problems import data_root, decontaminate, nearest_items, real_pool, words
+from limo_nb.problems import (
+    count_catches,
+    data_root,
+    decontaminate,
+    nearest_items,
+    real_pool,
+    words,
+)
 from limo_nb.problems.contamination import COMMON, Decontaminator
 from limo_nb.problems.information import reference_of
 
 LEAST = 50  # occurrences from which a word or pair is common
 SIZES = (8, 13)
+COMMAND = "python benchmarks/contamination.py --nearest MODEL --record FILE"
 MARKS, TOP = (0.5, 0.6, 0.7, 0.8, 0.9), 3
 AROUND = (
     "{} Justify.", "Explain how you know: {}", "First read this. {} Then give a reason.",
@@ -138,38 +149,26 @@ def rate(decontaminator: Decontaminator, texts: list[str]) -> str:
     return f"{found} of {len(texts)}"
 
 
-def shares(fallen: list[dict]) -> Counter[str]:
-    """Rows that fell, by the larger share of both sides."""
-    marks = {0.5: "half or more", 0.2: "a fifth or more", 0.0: "less"}
-    of_each = (max(row["overlap"], row["quoted"]) for row in fallen)
-    return Counter(
-        next(name for mark, name in marks.items() if share >= mark) for share in of_each
-    )
-
-
 # ---------------------------------------------------------------- embeddings
-def tell_nearest(model: str, pool: Dataset, items: Dataset) -> None:
-    """Tables of what the list by `model` holds, of our paraphrases and of real problems."""
+def nearest_figures(model: str, pool: Dataset, items: Dataset) -> list[dict]:
+    """What the list by `model` holds for each of MARKS, of our paraphrases and of `pool`."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from paraphrases import CHANGED, ITEMS, PARAPHRASES, figures
 
     from limo_nb.selection import embed
 
-    found = [len(decontaminate(PARAPHRASES, ITEMS, size).dropped) for size in SIZES]
-    told = ", ".join(f"{count} at n = {size}" for size, count in zip(SIZES, found, strict=True))
-    print(f"Of {len(PARAPHRASES)} paraphrases n-grams find {told}.\n")
+    found = {n: len(decontaminate(PARAPHRASES, ITEMS, n).dropped) for n in SIZES}
+    ngrams = {f"recall of {n}-grams": count / len(ITEMS) for n, count in found.items()}
     both = concatenate_datasets([PARAPHRASES, CHANGED])
     by_model = partial(embed, model=model)
     planted = nearest_items(both, ITEMS, by_model, TOP, min(MARKS))
     real = nearest_items(pool, items, by_model, TOP, min(MARKS))
-    names = ["similarity from", "recall", "precision", "with changed numbers in the pool"]
-    names += ["changed numbers listed", f"real problems listed, of {len(pool):,}"]
-    print(f"| {' | '.join(names)} |\n|{' --- |' * len(names)}")
+    rows = []
     for mark in MARKS:
-        of = figures(planted, mark)
         listed = len({pair["id"] for pair in real if pair["similarity"] >= mark})
-        cells = [of[name] for name in ("recall", "precision", "with changed", "changed")]
-        print(f"| {mark} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {listed:,} |")
+        row = {"similarity from": mark} | figures(planted, mark) | ngrams
+        rows.append(row | {f"real problems listed, of {len(pool):,}": listed})
+    return rows
 
 
 # ---------------------------------------------------------------- telling
@@ -177,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--reference", type=Path)
+    parser.add_argument("--record", type=Path)
     parser.add_argument("--nearest", metavar="MODEL")
     parser.add_argument("--rows", type=int, default=2000)
     given = parser.parse_args()
@@ -190,9 +190,6 @@ def main() -> None:
         given.reference.write_text(json.dumps(made, ensure_ascii=False, indent=0) + "\n")
         return
     print(f"{hardware()}; {len(pool):,} problems, {len(items):,} items; seed {given.seed}\n")
-    if given.nearest:
-        tell_nearest(given.nearest, pool.shuffle(given.seed).select(range(given.rows)), items)
-        return
     rows = list(pool)
     carriers = [row["question"] for row in rows if row["source"] == "gsm8k"]
     texts = planted(items["question"][:], carriers, given.seed)
@@ -207,18 +204,38 @@ def main() -> None:
     print(f"| set | {' | '.join(names)} |\n|{' --- |' * (1 + len(ways))}")
     for kind, own in texts.items():
         print(f"| {kind} | {' | '.join(rate(way, own) for way in ways.values())} |")
-    print()
-    print("| n | common phrases | fall | of AIME | of MATH | of GSM8K | share at least half "
-          "| at least a fifth | less |\n|" + " --- |" * 9)  # fmt: skip
-    source = dict(zip(pool["id"], pool["source"], strict=True))
-    for size, common in ways:
-        fallen = list(decontaminate(pool, items, size, common=common).dropped)
-        of = Counter(source[row["id"]] for row in fallen)
-        by = shares(fallen)
-        cells = [size, "left out" if common else "count", len(fallen)]
-        cells += [of[name] for name in ("aime", "math", "gsm8k")]
-        cells += [by[name] for name in ("half or more", "a fifth or more", "less")]
-        print(f"| {' | '.join(map(str, cells))} |")
+    made = {
+        "date": f"{date.today()}",
+        "command": COMMAND,
+        "problems": len(pool),
+        "items": len(items),
+    }
+    made["catches"] = count_catches(pool, items, SIZES)
+    tell([_wide(made["catches"], n, way) for n in SIZES for way in ("counted", "left out")])
+    if given.nearest:
+        some = pool.shuffle(given.seed).select(range(given.rows))
+        made["paraphrases"] = nearest_figures(given.nearest, some, items)
+        tell(made["paraphrases"])
+    if given.record:
+        given.record.write_text(json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+
+
+def _wide(catches: list[dict], n: int, phrases: str) -> dict:
+    """A line of the table: those that fall, by source and by share."""
+    own = [row for row in catches if (row["n"], row["phrases"]) == (n, phrases)]
+    line: Counter[str] = Counter()
+    for row in own:
+        for column in ("fall", f"of {row['source']}", f"share {row['share']}"):
+            line[column] += row["problems"]
+    return {"n": n, "common phrases": phrases} | line
+
+
+def tell(rows: list[dict]) -> None:
+    """`rows` as a Markdown table."""
+    print(f"\n| {' | '.join(rows[0])} |\n|{' --- |' * len(rows[0])}")
+    for row in rows:
+        cells = (f"{v:.2f}" if isinstance(v, float) else f"{v}" for v in row.values())
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -122,12 +122,12 @@ def test_the_threshold_is_the_larger_share(question, item, overlap, quoted, thre
 SPACED = BENCHMARK.replace("one two", r"one\quad two").replace(" ", r"\quad ")
 PARAMETERS = [  # settings, question, why it falls (none: it stays)
     ({}, f"今{CHINESE}", {"shares 13 characters": 1}),
-    ({"characters": 16}, f"今{CHINESE}", {"holds a whole short question": 1}),
+    ({"characters": 16}, f"今{CHINESE}", {"holds the whole question": 1}),
     ({"characters": 16}, f"今{CHINESE[:-3]}", {}),
     ({}, "今已知集合甲乙丙丁，求其和", {}),
     ({"characters": 8}, "今已知集合甲乙丙丁，求其和", {"shares 8 characters": 1}),
     ({"characters": 8}, PART, {"shares 13 words": 1}),
-    ({"ngram": 15}, PART, {"holds a whole short question": 1}),
+    ({"ngram": 15}, PART, {"holds the whole question": 1}),
     ({"ngram": 15}, PART[4:], {}),
     ({"threshold": 0.5}, PART, {"shares 13 words": 1}),
     ({"threshold": 0.5}, ALIKE, {"shares 13 words": 1}),

@@ -1,5 +1,9 @@
 """What `limo_nb.problems` offers; the names are loaded when they are asked for."""
 
+from .catches import SHARES as SHARES
+from .catches import Catch as Catch
+from .catches import count_catches as count_catches
+from .catches import recorded as recorded
 from .cleaning import Cause as Cause
 from .cleaning import Filtered as Filtered
 from .cleaning import clean_pool as clean_pool

@@ -1,8 +1,8 @@
 """Which problems repeat a benchmark item (chapter 3; LIMO v3, section 3).
 
 The rule is that of n-grams: a problem falls that shares n consecutive words with an item,
-or that has all words of an item of fewer than n. What is common property is no evidence:
-a phrase that several unlike items have, a short item that says too little.
+or that has all words of an item without such n-grams. What is common property is no
+evidence: a phrase that several unlike items have, a short item that says too little.
 
 A pool passes a prefilter of hashes first, which holds back every problem that may fall and
 few others; what falls is then decided on the texts, so chance has no part in it.
@@ -27,6 +27,7 @@ from limo_nb.problems.text import HAN_WORD, WORD, operators, wording
 LEAST_BITS = 26.0
 SIGN = 4.0  # bits of a sign, which has to agree: of some sixteen kinds
 COMMON = 2  # unlike items from which a phrase that they have is common property
+MANY = 10  # items from which it is, however like each other
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Decontaminator:
         return None
 
     def _inside(self, text: Text) -> Iterator[Match]:
-        """The short items that stand inside `text`, with the same signs."""
+        """The items of `_short` that stand inside `text`, with the same signs."""
         words = text.words
         for size in {len(short) for short in self._short if len(short) <= len(words)}:
             for place in range(len(words) - size + 1):
@@ -137,7 +138,7 @@ class Decontaminator:
                     passage = text.passage(place, size)
                     if operators(passage) == operators(self._inner(item)):
                         share = size / len(words)
-                        yield Match("holds a whole short question", item, share, 1.0, passage)
+                        yield Match("holds the whole question", item, share, 1.0, passage)
 
     def _in_part(self, text: Text) -> Iterator[Match]:
         """The items that share an n-gram with `text` which is not common property."""
@@ -189,11 +190,7 @@ class Decontaminator:
 
     @cached_property
     def _common(self) -> frozenset[str]:
-        """The n-grams that hold a phrase which `common` or more unlike items have.
-
-        Items of which more than half stands in others are versions of one problem, or
-        parts of it, and what they share is theirs: they are not counted.
-        """
+        """The n-grams that hold a phrase which is common property."""
         return frozenset(
             gram
             for size, grams in self._ngrams.items()
@@ -203,19 +200,25 @@ class Decontaminator:
         )
 
     def _phrases(self, size: int) -> set[str]:
-        """The phrases that `common` or more unlike items have, of those with this size."""
+        """The phrases that `common` or more unlike items have, of those with this size.
+
+        Items of which more than half stands in others may be versions of one problem, or
+        parts of it, and what they share is theirs: they are not counted, unless they are so
+        many (MANY) that they share a request which is longer than the rest of them.
+        """
         if not self.common:
             return set()
-        texts = [text for text in self._texts if self._size(text) == size]
-        own = [set(_sequence(text.words, _phrase(size))) for text in texts]
+        texts = {"".join(text.words): text for text in self._texts if self._size(text) == size}
+        own = [set(_sequence(text.words, _phrase(size))) for text in texts.values()]
         often = Counter(phrase for phrases in own for phrase in phrases)
-        often = Counter(
+        unlike = Counter(
             phrase
             for phrases in own
             if 2 * sum(often[phrase] >= self.common for phrase in phrases) <= len(phrases)
             for phrase in phrases
         )
-        return {phrase for phrase, count in often.items() if count >= self.common}
+        many = max(MANY, self.common)
+        return {p for p, count in often.items() if unlike[p] >= self.common or count >= many}
 
     @cached_property
     def _wholes(self) -> dict[str, list[int]]:
@@ -228,10 +231,14 @@ class Decontaminator:
 
     @cached_property
     def _short(self) -> dict[tuple[str, ...], list[int]]:
-        """The words of the items that have fewer than an n-gram and say enough → these."""
+        """The words of the items that no n-gram gives away, if they say enough → these.
+
+        They have fewer words than one, or what else they have is a common phrase.
+        """
         short: dict[tuple[str, ...], list[int]] = {}
         for item, text in enumerate(self._texts):
-            if not 0 < len(text.words) < self._size(text):
+            grams = _sequence(text.words, self._size(text))
+            if not text.words or not self._common.issuperset(grams):
                 continue
             signs = operators(self._inner(item)).total()
             if information(text.words) + SIGN * signs >= self.bits:
