@@ -12,8 +12,10 @@ from paraphrases import CHANGED, ITEMS, PAIRS, PARAPHRASES, figures, is_own, tab
 from sentence_model import minilm  # noqa: F401
 from test_cli_pool import call, rows_of, write
 from tiny import tiny_model
+from typer.testing import CliRunner
 
 from limo_nb import problems, selection
+from limo_nb.cli import app
 
 ANGLES = {"a": 0.0, "b": 0.2, "c": 1.0, "d": 3.1, "x": 0.04, "y": 1.1}
 
@@ -67,6 +69,16 @@ def test_the_command_lists_and_drops_nothing_for_it(tmp_path):
     assert {row["question"] for row in listed} == {row["question"] for row in rows[:5]}
     assert rows_of(Path(facts["out"])) == rows[:5]
     assert "list" not in call("decontaminate", file, "--against", exam)
+
+
+def test_a_missing_model_is_told_before_anything_is_written(tmp_path):
+    file = write(tmp_path / "p.jsonl", [{"question": "A?"}])
+    exam = write(tmp_path / "exam.jsonl", [{"id": 1, "question": "B?"}])
+    missing = str(tmp_path / "nowhere")
+    arguments = ["decontaminate", str(file), "--against", str(exam), "--nearest", missing]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, ValueError) and missing in str(done.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exam.jsonl", "p.jsonl"]
 
 
 def test_ngrams_miss_paraphrases_and_the_pairs_are_good_ones():

@@ -66,7 +66,7 @@ def decontaminate(
     ] = 2,
     normalisation: Annotated[
         Normalisation,
-        typer.Option(help="What does not count: LaTeX spacing and case, case alone, nothing."),
+        typer.Option(help="What does not count: spelling of formulas and case, case, nothing."),
     ] = "full",
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Drop exact and near duplicates too.")
@@ -74,12 +74,12 @@ def decontaminate(
     near: Annotated[float, typer.Option(min=0, max=1, help="Jaccard of near ones.")] = 0.9,
     nearest: Annotated[
         str | None,
-        typer.Option(help="A model for sentence embeddings: list kept rows like an item."),
+        typer.Option(help="List kept rows that resemble an item, by embeddings of this model."),
     ] = None,
     similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least cosine of a pair in that list.")
     ] = 0.8,
-    top: Annotated[int, typer.Option(min=1, help="Items a row in that list.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Items for each row in that list.")] = 3,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -87,11 +87,12 @@ def decontaminate(
     """Keep the rows of FILE that repeat no benchmark item; report the others.
 
     The report has the passage that a row shares with its counterpart, and its share of the
-    n-grams of both: of the row (overlap) and of the item (quoted). The doubtful come first,
-    with the smaller share where the larger of both is small.
+    n-grams of both: of the row (overlap) and of the item (quoted). It is in the order in
+    which to read it: by the larger of the two shares, then by the smaller, lowest first. So
+    the doubtful are at the top and the copies at the end.
 
-    With --nearest MODEL the rows that stay are compared with the items by their meaning,
-    too, which finds paraphrases and much that only resembles one: a list for you to look at
+    With --nearest MODEL the rows that stay are compared with the items by meaning, too. That
+    finds paraphrases, and much that only resembles one: a list for you to look at, written
     beside FILE, most alike first. Nothing falls by it.
     """
     from limo_nb.core import records
@@ -109,6 +110,8 @@ def decontaminate(
     broken: list[str] | None = [] if skip_broken else None
     texts = reading.read_texts(file, question, broken=broken)
     items = _benchmark_items(against)
+    if nearest:
+        embed(["a question"], nearest)  # that there is such a model is found out first
     result = cleaning.Filtered.without(texts)
     if duplicates:
         result = result.then(lambda left: cleaning.drop_duplicates(left, near))
