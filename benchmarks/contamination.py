@@ -1,15 +1,15 @@
 """What decontamination finds of planted items, and what it costs innocents (chapter 3).
 
     LIMO_NB_DATA=/path/to/folder python benchmarks/contamination.py [--seed 1]
-        [--nearest MODEL [--rows 2000]] [--record FILE] [--reference FILE]
+        [--nearest MODEL [--rows 1000]] [--record FILE] [--reference FILE]
 
 Planted are items of the ten benchmarks: the short ones with words around them, the others
 inside other text or as a passage, and those with formulas as somebody writes them in
 Unicode. Innocent are the problems of the real pools, as far as one can know, and problems
 that end with a request which AIME's have in common. `--nearest` tells what a list by
-sentence embeddings holds of a hundred paraphrases of our own (tests/data), and how long it
-is on real problems. Two files of the package are made here: `--record` writes the figures
-that chapter 3 shows to readers without the data (limo_nb/problems/recorded.json),
+sentence embeddings holds of a hundred paraphrases of our own (tests/data), and with `--rows`
+how long it is on so many real problems. Two files of the package are made here: `--record`
+writes the figures that chapter 3 shows to readers without the data (recorded.json),
 `--reference` counts the common words and phrases of the real pools (common.json). Prints
 Markdown tables, no text.
 """
@@ -162,12 +162,11 @@ def nearest_figures(model: str, pool: Dataset, items: Dataset) -> list[dict]:
     both = concatenate_datasets([PARAPHRASES, CHANGED])
     by_model = partial(embed, model=model)
     planted = nearest_items(both, ITEMS, by_model, TOP, min(MARKS))
-    real = nearest_items(pool, items, by_model, TOP, min(MARKS))
-    rows = []
-    for mark in MARKS:
-        listed = len({pair["id"] for pair in real if pair["similarity"] >= mark})
-        row = {"similarity from": mark} | figures(planted, mark) | ngrams
-        rows.append(row | {f"real problems listed, of {len(pool):,}": listed})
+    rows = [{"similarity from": mark} | figures(planted, mark) | ngrams for mark in MARKS]
+    real = nearest_items(pool, items, by_model, TOP, min(MARKS)) if len(pool) else []
+    for row in rows if real else []:
+        near = {pair["id"] for pair in real if pair["similarity"] >= row["similarity from"]}
+        row[f"real problems listed, of {len(pool):,}"] = len(near)
     return rows
 
 
@@ -178,7 +177,7 @@ def main() -> None:
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--record", type=Path)
     parser.add_argument("--nearest", metavar="MODEL")
-    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--rows", type=int, default=0, help="real problems for --nearest")
     given = parser.parse_args()
     root = data_root()
     if root is None:

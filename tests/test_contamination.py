@@ -5,7 +5,7 @@ from datasets import Dataset
 from test_cleaning import SHARED, pool_of, real
 
 from limo_nb.evaluation import benchmarks
-from limo_nb.problems import SHARES, cleaning, count_catches, real_pool, recorded, words
+from limo_nb.problems import SHARES, cleaning, count_catches, real_pool, recorded_catches, words
 from limo_nb.problems.contamination import LEAST_BITS, Decontaminator
 from limo_nb.problems.information import _reference, information, reference_of
 
@@ -221,7 +221,7 @@ def test_catches_count_every_problem_that_falls():
 
 
 def test_recorded_figures_are_figures_only():
-    made = recorded()
+    made = recorded_catches()
     table = Dataset.from_list(made["catches"]).to_pandas()
     assert set(table["n"]) == {8, 13} and set(table["share"]) == set(SHARES)
     fall = table.groupby(["n", "phrases"])["problems"].sum()

@@ -78,7 +78,7 @@ def decontaminate(
     ] = None,
     similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least cosine of a pair in that list.")
-    ] = 0.8,
+    ] = 0.7,
     top: Annotated[int, typer.Option(min=1, help="Items for each row in that list.")] = 3,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     skip_broken: SkipBroken = False,

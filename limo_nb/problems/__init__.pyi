@@ -3,7 +3,7 @@
 from .catches import SHARES as SHARES
 from .catches import Catch as Catch
 from .catches import count_catches as count_catches
-from .catches import recorded as recorded
+from .catches import recorded_catches as recorded_catches
 from .cleaning import Cause as Cause
 from .cleaning import Filtered as Filtered
 from .cleaning import clean_pool as clean_pool

@@ -53,7 +53,7 @@ def _share(drop: dict[str, Any]) -> str:
 
 
 @cache
-def recorded() -> dict[str, Any]:
+def recorded_catches() -> dict[str, Any]:
     """The figures of `benchmarks/contamination.py --record`.
 
     `problems`, `items`, `catches`; and `paraphrases`, a row for each similarity. With the

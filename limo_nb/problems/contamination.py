@@ -47,14 +47,14 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Text:
+class SpannedText:
     """A problem in its normal form, and its words with their places there."""
 
     normal: str
     spans: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, normal: str) -> Text:
+    def of(cls, normal: str) -> SpannedText:
         """The text whose normal form is `normal`."""
         return cls(normal, tuple(found.span() for found in WORD.finditer(normal)))
 
@@ -109,7 +109,7 @@ class Decontaminator:
 
     def match(self, question: str) -> Match | None:
         """The item that `question` repeats most, None where it may stay."""
-        text = Text.of(self.normal(question))
+        text = SpannedText.of(self.normal(question))
         whole = self._whole(text)
         if whole is not None:
             return Match("shares the whole question", whole, 1.0, 1.0, text.normal)
@@ -120,7 +120,7 @@ class Decontaminator:
         )
 
     # ------------------------------------------------------------ the three ways to fall
-    def _whole(self, text: Text) -> int | None:
+    def _whole(self, text: SpannedText) -> int | None:
         """The first item that has the letters of `text`, and if it is short its signs."""
         for item in self._wholes.get("".join(text.words), ()):
             own = self._texts[item]
@@ -129,7 +129,7 @@ class Decontaminator:
                 return item
         return None
 
-    def _inside(self, text: Text) -> Iterator[Match]:
+    def _inside(self, text: SpannedText) -> Iterator[Match]:
         """The items of `_short` that stand inside `text`, with the same signs."""
         words = text.words
         for size in {len(short) for short in self._short if len(short) <= len(words)}:
@@ -140,7 +140,7 @@ class Decontaminator:
                         share = size / len(words)
                         yield Match("holds the whole question", item, share, 1.0, passage)
 
-    def _in_part(self, text: Text) -> Iterator[Match]:
+    def _in_part(self, text: SpannedText) -> Iterator[Match]:
         """The items that share an n-gram with `text` which is not common property."""
         for size in self._sizes:
             grams = _sequence(text.words, size)
@@ -162,15 +162,15 @@ class Decontaminator:
 
     # ------------------------------------------------------------ what the items are
     @cached_property
-    def _texts(self) -> list[Text]:
-        return [Text.of(self.normal(item)) for item in self.items]
+    def _texts(self) -> list[SpannedText]:
+        return [SpannedText.of(self.normal(item)) for item in self.items]
 
     @cached_property
     def _sizes(self) -> tuple[int, ...]:
         """The lengths of n-grams in use."""
         return tuple(sorted({self._size(text) for text in self._texts}))
 
-    def _size(self, text: Text) -> int:
+    def _size(self, text: SpannedText) -> int:
         return self.characters if _in_chinese(text.words) else self.ngram
 
     @cached_property

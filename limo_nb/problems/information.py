@@ -1,10 +1,11 @@
 """How much a passage says, in bits: a common phrase is no evidence of a copy (chapter 3).
 
-"Solve for x" stands in many problems, "Evaluate log 2 64" in few. The measure is the length
-of the passage in a code made for mathematical problems, the negative logarithm of its
-probability in a bigram model (Shannon 1948). The model's counts, of single words and of
-pairs, come with the package: so what a passage says depends neither on the pool at hand
-nor on the benchmarks, and a pool that is cleaned in parts is cleaned as a whole.
+"Solve for x" stands in many problems, "Evaluate log 2 64" in few. The measure is the
+information of the passage, the negative logarithm of its probability in a bigram model of
+mathematical problems (Shannon 1948). The model's counts, of words and of pairs of words in
+MATH, GSM8K and AIME before 2024, come with the package (`benchmarks/contamination.py` makes
+them): so what a passage says depends neither on the pool at hand nor on the benchmarks, and
+a pool that is cleaned in parts is cleaned as a whole.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from itertools import pairwise
 from limo_nb.problems.text import HAN_WORD
 
 DIGIT = math.log2(10)
-# Of a character in Chinese, whose counts do not come with the package: about the entropy of
-# a character in context, halved, so that a request that all items make says little.
-CHARACTER = 5.0
+CHARACTER = 5.0  # bits of one in Chinese, of which there are no counts here
 
 
 def information(words: Sequence[str]) -> float:

@@ -30,7 +30,7 @@ def nearest_items(
     benchmark_rows: Dataset,
     embed: Callable[[Sequence[str]], np.ndarray],
     top: int = 3,
-    least: float = 0.8,
+    least: float = 0.7,
 ) -> list[Resemblance]:
     """The pairs of a problem and one of its `top` nearest items, most alike first.
 

@@ -173,10 +173,11 @@ def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
     import torch
 
     network, tokenizer = _encoder(model)
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))  # little padding
     rows = []
     with progress_bar(len(texts), "texts", "embedded") as bar:
         for start in range(0, len(texts), batch_size):
-            part = list(texts[start : start + batch_size])
+            part = [texts[place] for place in order[start : start + batch_size]]
             given = tokenizer(
                 part, return_tensors="pt", padding=True, padding_side="right", truncation=True
             )
@@ -187,7 +188,7 @@ def embed(texts: Sequence[str], model: str, batch_size: int = 64) -> np.ndarray:
             mean = (states * mask).sum(1) / mask.sum(1)
             rows.append(torch.nn.functional.normalize(mean, dim=-1).numpy())
             bar.update(len(part))
-    return np.concatenate(rows)
+    return np.concatenate(rows)[np.argsort(order)]
 
 
 def _encoder(model: str) -> tuple[Any, Any]:
