@@ -29,7 +29,7 @@ from limo_nb.problems.schema import COLUMNS
 REAL = ("aime", "math", "gsm8k")  # what the source "real" stands for
 # What the chapters on real data say where there is none.
 WITHOUT_DATA = """\
-LIMO_NB_DATA is not set, so this section has nothing to show. It wants a folder with
+LIMO_NB_DATA is not set, so no real problems are read here. It wants a folder with
   pool/aime_train.json, pool/math_train.json  (agentica-project/rllm on GitHub)
   pool/gsm8k_train.jsonl                      (openai/grade-school-math)
   pool/gsm8k_model_solutions.jsonl            (its example_model_solutions.jsonl)
