@@ -117,7 +117,7 @@ def decontaminate(
         result = result.then(lambda left: cleaning.drop_duplicates(left, near))
     result = result.then(
         lambda left: cleaning.decontaminate(
-            left, items, ngram, characters, threshold, common, text.FORMS[normalisation]
+            left, items, ngram, characters, threshold, text.FORMS[normalisation], common
         )
     )
     kept = set(result.kept["row"][:])

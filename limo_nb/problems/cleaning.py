@@ -138,8 +138,8 @@ def decontaminate(
     ngram: int = 13,
     characters: int = 13,
     threshold: float = 0.0,
-    common: int = COMMON,
     normal: Callable[[str], str] = wording,
+    common: int = COMMON,
 ) -> Filtered:
     """Without the problems that share `ngram` consecutive words with a benchmark item.
 
@@ -155,7 +155,7 @@ def decontaminate(
     shares of both sides, tell a copy from a chance match; `passage` is what they share.
     """
     items = tuple(_column(benchmark_rows, "question"))
-    decontaminator = Decontaminator(items, ngram, characters, threshold, common, normal)
+    decontaminator = Decontaminator(items, ngram, characters, threshold, normal, common)
     found = fingerprint(_chunks(pool), len(pool), decontaminator=decontaminator)
     suspects, names = np.flatnonzero(found.suspects).tolist(), _column(benchmark_rows, "id")
     return Filtered.without(pool, _contaminated(pool, suspects, decontaminator, names))
@@ -165,7 +165,7 @@ def clean_pool(pool: Dataset, benchmark_rows: Dataset, settings: PoolSettings) -
     """All filters in order: answers, duplicates, contamination; the texts are read once."""
     decontaminator = Decontaminator(
         tuple(_column(benchmark_rows, "question")), settings.ngram, settings.characters,
-        settings.threshold, settings.common, FORMS[settings.normalisation],
+        settings.threshold, FORMS[settings.normalisation], settings.common,
     )  # fmt: skip
     answered = drop_unanswered(pool)
     names, near = _column(benchmark_rows, "id"), settings.near_duplicate

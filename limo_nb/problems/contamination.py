@@ -85,8 +85,8 @@ class Decontaminator:
     ngram: int = 13
     characters: int = 13
     threshold: float = 0.0
-    common: int = COMMON
     normal: Callable[[str], str] = wording
+    common: int = COMMON
     bits: float = LEAST_BITS
 
     def prefilter(self) -> Prefilter:
