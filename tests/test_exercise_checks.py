@@ -26,6 +26,7 @@ from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.runs import Run
 from limo_nb.experiments import reanalysis
+from limo_nb.grading import grade
 
 FILE = Path(__file__).with_name("exercise_submissions.yaml")
 SUBMISSIONS = yaml.safe_load(FILE.read_text("utf-8"))
@@ -248,3 +249,8 @@ def test_the_reference_of_the_token_limit_is_the_package(book) -> None:
         kept = sum(map(bool, reanalysis.cut(table, limit)["correct"]))
         less = sum(map(bool, reanalysis.cut(table, limit - 1)["correct"]))
         assert kept >= share * right and (limit == 1 or less < share * right)
+
+
+def test_what_exercise_8_1_mends_is_not_read_by_the_grader() -> None:
+    assert grade("42", r"\boxed{forty-two}").correct is False
+    assert grade("12", r"\boxed{twelve}").correct is True

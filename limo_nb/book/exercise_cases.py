@@ -219,23 +219,29 @@ def agreeing_shares(results: Dataset) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------- chapters 8 and 9
-def number_texts(words: Sequence[str]) -> Cases:
-    """8.1: (text,): number words alone, in sentences, in capitals, and inside other words."""
+def number_texts(tens: Sequence[str], units: Sequence[str]) -> Cases:
+    """8.1: (text,): numbers of two words, their halves alone, in capitals, in longer words."""
     rng = Random(81)
-    inside = ["phone", "onerous", "tone", "sixteen", "tenth", "often", "eightfold", "x", "Is"]
+    others = ["forty-twofold", "forty-second", "twenty", "seven", "plenty-one", "x", "Is", "42"]
     marks = [" ", ", ", ". ", " (", ") ", "}", "{"]
-    cases: Cases = [(r"\boxed{twelve}",), ("The answer is Zero.",), ("no number",), ("",)]
+    cases: Cases = [(r"\boxed{forty-two}",), ("It is Ninety-Nine.",), ("no number",), ("",)]
     for _ in range(40):
-        parts = rng.choices([*words, *map(str.title, words), "SEVEN", *inside], k=6)
+        pairs = [f"{rng.choice(tens)}-{rng.choice(units)}" for _ in range(3)]
+        parts = [*pairs, pairs[0].title(), pairs[1].upper(), *rng.sample(others, 3)]
+        rng.shuffle(parts)
         cases.append(("".join(part + rng.choice(marks) for part in parts),))
     return cases
 
 
-def digits_for_words(text: str, words: Sequence[str]) -> str:
-    """8.1: whole words of `words`, in any case, by their place in it."""
-    place = {word: str(number) for number, word in enumerate(words)}
-    found = re.compile(r"[^\W\d_]+")
-    return found.sub(lambda match: place.get(match.group().lower(), match.group()), text)
+def digits_for_words(text: str, tens: Sequence[str], units: Sequence[str]) -> str:
+    """8.1: whole words such as forty-two, in any case, by their number."""
+    numbers = {
+        f"{ten}-{unit}": str(10 * (2 + place) + 1 + more)
+        for place, ten in enumerate(tens)
+        for more, unit in enumerate(units)
+    }
+    words = re.compile(r"[^\W\d_]+-[^\W\d_]+")
+    return words.sub(lambda match: numbers.get(match.group().lower(), match.group()), text)
 
 
 def learning_curves() -> Cases:
