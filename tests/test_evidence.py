@@ -227,6 +227,13 @@ def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) 
     assert untested == [claim.id for claim in ledger(repository) if claim.untested]
 
 
+def test_derived_figures_of_the_paper_are_the_differences_of_the_others() -> None:
+    backbone = reported()["ablations"]["backbone"]
+    for name, gap in backbone["gap_v3"].items():
+        new, old = (backbone[m][name] for m in ("Qwen2.5-32B-Instruct", "Qwen1.5-32B-Chat"))
+        assert gap == pytest.approx(new - old)
+
+
 # ---------------------------------------------------------------- what a run left
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:

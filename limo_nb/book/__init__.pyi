@@ -2,6 +2,7 @@
 
 # What chapters show
 from . import chain_viewer as chain_viewer
+from . import exercise_cases as exercise_cases
 from . import exercises as exercises
 from . import funnel_report as funnel_report
 from . import plots as plots
