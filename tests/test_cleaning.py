@@ -234,9 +234,11 @@ def test_real_benchmarks_need_the_folder(smoke, monkeypatch):
 # ---------------------------------------------------------------- tables of a stage
 def test_tables_are_stored_and_read_again(tmp_path):
     pool = pool_of("one", "two")
-    records.save_tables(tmp_path, pool=pool, rest=pool.select([1]))
+    records.save_tables(tmp_path, pool=pool, rest=pool.select([1]), none=pool.select([]))
     assert records.load_table(tmp_path, "pool").to_list() == pool.to_list()
     assert records.load_table(tmp_path, "rest")["id"] == ["p1"]
+    none = records.load_table(tmp_path, "none")
+    assert len(none) == 0 and none.features == pool.features
 
 
 def test_digest_changes_with_any_row(pool):

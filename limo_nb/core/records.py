@@ -187,8 +187,11 @@ def save_tables(folder: Path, **tables: Dataset) -> None:
 
 
 def load_table(folder: Path | Artifact, name: str) -> Dataset:
-    """Table `name` of a folder or a finished stage."""
-    return Dataset.from_parquet(str(folder / f"{name}.parquet"))
+    """Table `name` of a folder or a finished stage; it may have no rows."""
+    file = folder / f"{name}.parquet"
+    if parquet.read_metadata(file).num_rows == 0:  # for which `from_parquet` finds no data
+        return Dataset(parquet.read_table(file))
+    return Dataset.from_parquet(str(file))
 
 
 def table_digest(table: Dataset) -> str:

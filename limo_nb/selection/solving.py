@@ -48,7 +48,10 @@ def solve(
     a killed run, another band or a longer pool finds what was sampled.
     """
     if not len(problems):
-        raise ValueError("no problems to solve: the filter before this one left none")
+        raise ValueError(
+            "no problems to solve: the filter before this one left none. Let it keep more "
+            "(coarse.keep, fine.keep), or take a larger pool (pool.size)"
+        )
     whole = set(never_stopped(problems, settings))
     total = settings.sampling.samples
     size = settings.stop_every or total
