@@ -90,7 +90,7 @@ def test_benchmarks_are_listed_with_what_is_wrong_with_them(evaluated):
 
 WRONG = [
     (("--protocol", "paper-v2"), "'paper-v2' is not one of 'paper-v1'"),
-    (("--benchmark", "aime24"), "unknown benchmarks ['aime24']; there are lab"),
+    (("--benchmark", "aime24"), "unknown benchmark 'aime24'; there are lab"),
     (("--engine", "magic"), "'magic' is not one of 'transformers'"),
     (("--top-p", "2"), "less than or equal to 1"),
     (("--benchmark", "aime"), "set LIMO_NB_DATA to a folder that has benchmarks/aime.jsonl"),

@@ -39,14 +39,14 @@ LONGEST = 288  # tokens of an answer by a model of the lab: what a worked soluti
 ITEMS = 2  # times evaluation.items, of each domain
 
 
-def of_lab(profile: Profile) -> bool:
-    """Whether the model that is trained is one of the lab's."""
-    return profile.models.base.startswith("lab:")
+def of_lab(model: str) -> bool:
+    """Whether a model is one of the lab's."""
+    return model.startswith("lab:")
 
 
 def configs(profile: Profile) -> dict[str, dict[str, Any]]:
     """Family -> its configuration, for both domains."""
-    known = SMALL if of_lab(profile) else gym_facts()["in_domain"]
+    known = SMALL if of_lab(profile.models.base) else gym_facts()["in_domain"]
     return {family: known[family] for family in DOMAINS.values()}
 
 
@@ -62,7 +62,7 @@ def domain_sets(run: Run) -> Artifact:
     def make(folder: Path, profile: Profile) -> None:
         for domain, family in DOMAINS.items():
             count = profile.chains.rows
-            asked = count if of_lab(profile) else count + count // 2 + 4
+            asked = count if of_lab(profile.models.base) else count + count // 2 + 4
             config = {family: configs(profile)[family]}
             drawn = gym_rows(config, asked, profile.pool.seed, "train")
             chains = _chains(profile, drawn, folder / f"teachers-{domain}")[:count]
@@ -83,7 +83,7 @@ def domain_sets(run: Run) -> Artifact:
 
 def _chains(profile: Profile, drawn: list[Any], folder: Path) -> list[Mapping[str, Any]]:
     """Training rows with chains for the problems in `drawn`, or for those that got one."""
-    if of_lab(profile):
+    if of_lab(profile.models.base):
         return [{**row, "question_id": row["id"], "solution": worked_out(row)} for row in drawn]
     first = profile.chains.every_sample.model_copy(
         update={"keep": (0, 0), "stop_every": FIRST_ROUND, "never_stopped": 0}
@@ -138,7 +138,7 @@ def train_on_domains(run: Run) -> Artifact:
             name: TrainingSpec(sets / f"{name}.parquet", settings, seed) for name in arms
         }
         sampling = profile.evaluation.sampling
-        if of_lab(profile):
+        if of_lab(base):
             shorter = {"max_new_tokens": min(LONGEST, sampling.max_new_tokens)}
             sampling = sampling.model_copy(update=shorter)
         runs = [

@@ -243,7 +243,7 @@ class Gym:
             for reference, span in zip(references, spans, strict=True)
             if span is not None and len(span) <= max(LONGEST, 2 * len(reference))
         ]
-        scored = in_workers(score, rows, self.workers, self.seconds, LOAD)
+        scored = in_workers(score_task, rows, self.workers, self.seconds, LOAD)
         found = dict(zip(rows, scored, strict=True))
         return [_verdict(pair, found) for pair in zip(references, spans, strict=True)]
 
@@ -260,7 +260,7 @@ def _verdict(pair: tuple[str, str | None], found: Mapping[tuple, Found]) -> Verd
     return Verdict(points >= 1, span, why or f"scored {points:.4g}")
 
 
-def score(reference: str, span: str) -> Found:
+def score_task(reference: str, span: str) -> Found:
     """The points of an answer, 0 to 1, with a remark; runs in a worker."""
     entry = _entry(reference)
     best, remark = 0.0, ""

@@ -66,13 +66,13 @@ def in_workers(
 
 @contextmanager
 def _helper(request: dict[str, Any]) -> Iterator[Iterable[str]]:
-    """Start `serve` in a clean process; the lines that it answers to `request`.
+    """Start `serve_rows` in a clean process; the lines that it answers to `request`.
 
     Raises RuntimeError with its last words if it fails. It and its workers are ended
     when the caller is interrupted.
     """
     # -P: a file of the current folder must not stand in for a module.
-    command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+    command = [sys.executable, "-P", "-c", f"from {__name__} import serve_rows; serve_rows()"]
     here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     # Sets of texts are walked in an order that the seed of their hashes decides.
@@ -106,7 +106,7 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 # ---------------------------------------------------------------- the helper process
-def serve() -> None:
+def serve_rows() -> None:
     """The helper process: read a request from stdin, write findings as JSON lines."""
     request = json.load(sys.stdin)
     rows = [tuple(row) for row in request["rows"]]
