@@ -64,7 +64,7 @@ def benchmark_registry() -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in _facts().items() if not name.startswith("_")}
 
 
-def facts_of(name: str) -> dict[str, Any]:
+def benchmark_facts(name: str) -> dict[str, Any]:
     """What is known of benchmark `name`, one of the registry or `gym:FAMILY`.
 
     Raises ValueError that says which there are.
@@ -103,7 +103,7 @@ def known(names: Iterable[str]) -> list[str]:
         for own in (of_paper() if name == "paper" else TOGETHER.get(name, [name]))
     ]
     for name in found:
-        facts_of(name)
+        benchmark_facts(name)
     return list(dict.fromkeys(found))
 
 

@@ -17,7 +17,7 @@ from limo_nb.core.settings import (
     Frozen,
     Sampling,
 )
-from limo_nb.evaluation.benchmarks import facts_of
+from limo_nb.evaluation.benchmarks import benchmark_facts
 
 
 class Protocol(Frozen):
@@ -37,7 +37,7 @@ class Protocol(Frozen):
 
     def sampling(self, benchmark: str) -> Sampling:
         """The decoding parameters for `benchmark`; ValueError for an unknown one."""
-        return self.small if facts_of(benchmark).get("small") else self.other
+        return self.small if benchmark_facts(benchmark).get("small") else self.other
 
     def changed(self, **fields: Any) -> Protocol:
         """The protocol with `fields` of its sampling changed; None leaves a field as it is.

@@ -161,7 +161,7 @@ def _results_of(
     opened = open_engine(request.engine, request.judge) if judged and request.judge else None
     with opened or nullcontext():
         for name, own in items.items():
-            tolerance = benchmarks.facts_of(name).get("tolerance", 0.0)
+            tolerance = benchmarks.benchmark_facts(name).get("tolerance", 0.0)
             ended = finished(answers[name])
             store = folder.parent / "verdicts.sqlite"
             verdicts = verdicts_of(pairs_of(own, ended), tolerance, store)
@@ -174,7 +174,7 @@ def _results_of(
 
 def _judged_by(name: str, judge: str | None) -> str | None:
     """The model that judges benchmark `name`, None where rules grade it."""
-    return judge if benchmarks.facts_of(name)["judge"] else None
+    return judge if benchmarks.benchmark_facts(name)["judge"] else None
 
 
 def _judged(
@@ -205,7 +205,7 @@ def _disagreements(folder: Path, name: str) -> Path:
 
 def described(name: str, items: Dataset) -> dict[str, Any]:
     """What the registry and the file say of a benchmark that was run."""
-    facts = benchmarks.facts_of(name)
+    facts = benchmarks.benchmark_facts(name)
     told = ("title", "language", "terms", "defects")
     known: dict[str, Any] = {key: facts[key] for key in told if key in facts}
     known |= {"items": len(items), "duplicates": benchmarks.duplicates(items)}
