@@ -68,6 +68,9 @@ env: $(STAMP) ## .venv with the locked versions
 # torch comes first: packages that build extensions look for it. Where another index holds
 # its wheels (CPU only, another CUDA), set PIP_EXTRA_INDEX_URL.
 $(STAMP): requirements.lock pyproject.toml
+	@command -v $(CC) >/dev/null || $(BIN)/python -c 'import pycosat' 2>/dev/null || { echo \
+	    "no C compiler ($(CC)): pip builds pycosat with it, for reasoning-gym. Install gcc," \
+	    "or c-compiler of conda-forge, and run the same command again" >&2; exit 1; }
 	@echo "installing $(words $(shell grep == requirements.lock)) locked packages in $(VENV): minutes the first time"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'

@@ -83,14 +83,14 @@ def test_compare_takes_a_folder_for_each_training_seed(evaluated, tmp_path):
 def test_benchmarks_are_listed_with_what_is_wrong_with_them(evaluated):
     home, _ = evaluated
     rows = json.loads(limo_nb(home, "benchmarks", "--json").stdout)
-    assert len(rows) == 13 and {"title", "role", "language", "terms", "defects"} <= set(rows[0])
+    assert len(rows) == 15 and {"title", "role", "language", "terms", "defects"} <= set(rows[0])
     text = limo_nb(home, "benchmarks").stdout
     assert "gpqa: the reference of every item is A; options are permuted" in text
 
 
 WRONG = [
     (("--protocol", "paper-v2"), "'paper-v2' is not one of 'paper-v1'"),
-    (("--benchmark", "aime24"), "unknown benchmarks ['aime24']; there are lab"),
+    (("--benchmark", "aime24"), "unknown benchmark 'aime24'; there are lab"),
     (("--engine", "magic"), "'magic' is not one of 'transformers'"),
     (("--top-p", "2"), "less than or equal to 1"),
     (("--benchmark", "aime"), "set LIMO_NB_DATA to a folder that has benchmarks/aime.jsonl"),

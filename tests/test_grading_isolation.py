@@ -15,7 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from limo_nb.grading import verdicts as grading
+from limo_nb.grading import isolation
 from limo_nb.grading.canonical import clean
 from limo_nb.grading.equivalence import quick_match
 from limo_nb.grading.extraction import final_answer
@@ -27,7 +27,7 @@ from limo_nb.grading.verdicts import (
 
 HERE = Path(__file__).resolve().parent
 GRADER = HERE.parents[1] / "shared" / "grader"
-PACKAGE = str(Path(grading.__file__).parent.parent)
+PACKAGE = str(Path(isolation.__file__).parent.parent)
 real = pytest.mark.skipif(not GRADER.is_dir(), reason="the grader's data are not there")
 BOMBS = [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{(10^{6})!}", r"\boxed{\prod_{k=1}^{10^{9}} k}"]
 ATTACKS = [
@@ -153,7 +153,7 @@ def test_a_worker_has_less_than_two_gibibytes():
     graded, used = map(int, done.stdout.split())
     assert graded == 4 and used > 0
     assert used * (1 if sys.platform == "darwin" else 1024) < 2 << 30
-    assert grading.MEMORY <= 2 << 30
+    assert isolation.MEMORY <= 2 << 30
 
 
 @real

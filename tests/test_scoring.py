@@ -120,7 +120,7 @@ def test_a_score_does_not_depend_on_what_else_was_asked(home, scored):
 
 
 def test_what_cannot_be_scored(home):
-    with pytest.raises(ValueError, match="unknown benchmarks"):
+    with pytest.raises(ValueError, match="unknown benchmark"):
         scoring.score_model(job(home, "aime24"), home / "out")
     with pytest.raises(ValueError, match="name a benchmark"):
         scoring.score_model(job(home), home / "out")

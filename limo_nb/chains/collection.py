@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 
 from limo_nb.chains.measures import Assessment, assess
 from limo_nb.chains.scoring import Scale, count_words
-from limo_nb.grading.verifiers import MATHEMATICS, Verifier
+from limo_nb.grading.verifiers import BY_REFERENCE, Verifier
 from limo_nb.problems import Problem
 
 Attempts = Iterable[Mapping[str, Any]]  # rows of selection's Attempt, perhaps with a teacher
@@ -65,7 +65,7 @@ def collect(
     problems: Dataset,
     attempts: Dataset,
     scale: Scale | None = None,
-    verifier: Verifier = MATHEMATICS,
+    verifier: Verifier = BY_REFERENCE,
     count: Callable[[str], float] = count_words,
 ) -> Dataset:
     """The different correct, finished chains of `attempts`, with scores.

@@ -23,7 +23,7 @@ from limo_nb.chains.scoring import (
     without_overlap,
 )
 from limo_nb.grading.extraction import final_answer
-from limo_nb.grading.verifiers import MATHEMATICS, SENTENCE, Verifier
+from limo_nb.grading.verifiers import BY_REFERENCE, SENTENCE, Verifier
 
 LABEL = re.compile(r"(?<!\S)\d{1,3}\)(?=\s)|(?m:^\s*\d{1,3}\.)(?=\s)|\b[Ss]tep \d{1,3}\b")
 EQUATION = re.compile(r"\S\s*=\s*\S|\bgives\b|\bequals\b")
@@ -182,7 +182,7 @@ def looks_cut(text: str) -> bool:
 
 # ---------------------------------------------------------------- the first right answer
 def first_right(
-    texts: Sequence[str], references: Sequence[str], verifier: Verifier = MATHEMATICS
+    texts: Sequence[str], references: Sequence[str], verifier: Verifier = BY_REFERENCE
 ) -> list[int | None]:
     """For each chain the place (characters) where its first right answer ends.
 
@@ -221,7 +221,7 @@ def assess(
     references: Sequence[str],
     finished: Sequence[bool | None],
     scale: Scale | None = None,
-    verifier: Verifier = MATHEMATICS,
+    verifier: Verifier = BY_REFERENCE,
     count: Callable[[str], float] = count_words,
 ) -> tuple[list[Assessment], Scale]:
     """(what is known of each of `texts`, the scale: theirs unless given); each is read once.

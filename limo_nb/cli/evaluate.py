@@ -29,7 +29,9 @@ from limo_nb.core.settings import EngineKind
 Names = Annotated[
     list[str],
     typer.Option(
-        "--benchmark", "-b", help="A benchmark, `paper` for its ten, or `aime25`; repeatable."
+        "--benchmark",
+        "-b",
+        help="A benchmark, `paper`, `aime25`, `gym`, or `gym:FAMILY`; repeatable.",
     ),
 ]
 ProtocolName = Literal["paper-v1", "paper-v3", "greedy"]  # of evaluation/protocols.yaml

@@ -29,7 +29,9 @@ def grade(
     from time import perf_counter
 
     from limo_nb.core import records as files
-    from limo_nb.grading.verdicts import agreement, grade_many
+    from limo_nb.grading.gym import Gym
+    from limo_nb.grading.verdicts import agreement
+    from limo_nb.grading.verifiers import ByReference, Mathematics
 
     broken: list[str] = []
     found = [
@@ -40,10 +42,9 @@ def grade(
     if not found:
         raise ValueError(f"{file}: no row that can be graded ({len(broken)} broken)")
     started = perf_counter()
-    verdicts = grade_many(
-        [row["gold"] for row in found], [row["response"] for row in found],
-        workers=workers, seconds=seconds, tolerance=tolerance, boxed_only=boxed_only,
-    )  # fmt: skip
+    verdicts = ByReference(
+        Mathematics(workers, seconds, tolerance, boxed_only), Gym(workers, seconds, boxed_only)
+    ).verify([row["gold"] for row in found], [row["response"] for row in found])
     rate = len(found) / (perf_counter() - started)
     out = out or file.with_name(f"{file.stem}.verdicts.jsonl")
     files.write_records((_graded(r, v) for r, v in zip(found, verdicts, strict=True)), out)

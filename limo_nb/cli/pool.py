@@ -163,7 +163,7 @@ def _benchmark_items(against: Sequence[str] | None) -> Any:
     tables: list[Any] = []
     owners: dict[str, str] = {}
     for name in _sources(against or ["paper"]):
-        known = name in benchmarks.benchmark_registry()
+        known = name in benchmarks.benchmark_registry() or benchmarks.is_drawn(name)
         table = benchmarks.load_benchmark(name) if known else read_texts(Path(name), label=True)
         for item in table["id"][:]:
             if owners.setdefault(item, name) != name:

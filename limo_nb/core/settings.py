@@ -118,7 +118,7 @@ Normalisation = Literal["full", "case", "none"]  # see problems.text.FORMS
 class PoolSettings(Frozen):
     """Where problems come from and when two are the same (chapter 3)."""
 
-    source: str  # "lab", a local file or folder, or a Hub data set
+    source: str  # "lab", "gym", a local file or folder, or a Hub data set
     size: int = Field(ge=1)  # problems taken from the source
     seed: int = 0
     ngram: int = Field(13, ge=2)  # words that a contaminated problem shares
@@ -130,6 +130,17 @@ class PoolSettings(Frozen):
     near_duplicate: float = Field(0.9, gt=0.0, le=1.0)  # Jaccard of word 3-shingles
     # Our column: the source's field, for a file or data set that sources.yaml does not know.
     fields: dict[str, str] = Field(default_factory=dict)
+    # For "gym": families of reasoning-gym, each with values of its own configuration, or with
+    # a `level` of its curriculum from 1 (none: those in domain of problems/gym.yaml).
+    families: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _families_are_drawn(self) -> PoolSettings:
+        if self.families and self.source != "gym":
+            raise ValueError(
+                f"families are those of source gym, and the source is {self.source!r}"
+            )
+        return self
 
 
 class FilterSettings(Frozen):

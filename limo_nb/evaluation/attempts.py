@@ -24,7 +24,8 @@ from limo_nb.core.settings import SYSTEM_PROMPT, EngineSettings, Sampling
 from limo_nb.evaluation.benchmarks import load_benchmark
 from limo_nb.evaluation.protocols import protocol
 from limo_nb.evaluation.tables import RESULTS
-from limo_nb.grading.verdicts import Verdict, grade_many
+from limo_nb.grading.verdicts import Verdict
+from limo_nb.grading.verifiers import ByReference, Mathematics
 from limo_nb.inference import Prompt, chat_prompt, complete, open_engine
 
 CHUNK = 400  # answers that are graded between two commits: seconds of work
@@ -155,7 +156,7 @@ def verdicts_of(
 
 def _graded(pairs: Sequence[Pair], tolerance: float) -> list[Verdict]:
     references, responses = [p[0] for p in pairs], [p[1] for p in pairs]
-    return grade_many(references, responses, tolerance=tolerance)
+    return ByReference(Mathematics(tolerance=tolerance)).verify(references, responses)
 
 
 def _verdict_key(pair: Pair, tolerance: float) -> str:
@@ -166,5 +167,6 @@ def _verdict_key(pair: Pair, tolerance: float) -> str:
 
 @cache
 def grader_version() -> str:
-    """A digest of the grader's code, with the version of math-verify."""
-    return f"{code_digest(grade_many)}, math-verify {metadata.version('math-verify')}"
+    """A digest of the grader's code, with the versions of the libraries that it asks."""
+    versions = (f"{name} {metadata.version(name)}" for name in ("math-verify", "reasoning-gym"))
+    return ", ".join([code_digest(_graded), *versions])

@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -30,12 +31,23 @@ from limo_nb.core.pins import lock_file, locked, pin
 from limo_nb.core.records import read_records
 from limo_nb.core.runs import runs_root
 from limo_nb.core.settings import EvaluationSettings
-from limo_nb.problems import COLUMNS, data_root, level_of, plain_answer
+from limo_nb.grading.gym import families
+from limo_nb.problems import (
+    COLUMNS,
+    data_root,
+    gym_facts,
+    gym_rows,
+    level_of,
+    plain_answer,
+)
 
 BENCHMARK_COLUMNS = Features(
     {**COLUMNS, "benchmark": Value("string"), "in_domain": Value("bool")}
 )
 LAB_ITEMS = 40  # per lab benchmark: what the lab's pool may hold copies of
+GYM = "gym:"  # and a family of reasoning-gym
+# Names for one or several others.
+TOGETHER = {"paper": [], "aime25": ["aime25_1", "aime25_2"], "math500": ["math"]}
 SHOWN = 5  # broken rows that an error names
 
 
@@ -52,6 +64,27 @@ def benchmark_registry() -> dict[str, dict[str, Any]]:
     return {name: facts for name, facts in _facts().items() if not name.startswith("_")}
 
 
+def benchmark_facts(name: str) -> dict[str, Any]:
+    """What is known of benchmark `name`, one of the registry or `gym:FAMILY`.
+
+    Raises ValueError that says which there are.
+    """
+    if name in benchmark_registry():
+        return benchmark_registry()[name]
+    family = name.removeprefix(GYM)
+    if family != name and family in families():
+        domains = {side: family in gym_facts()[side] for side in ("in_domain", "out_of_domain")}
+        known_side = domains["in_domain"] if any(domains.values()) else None
+        title = f"reasoning-gym, {family.replace('_', ' ')}"
+        return {**benchmark_registry()["gym"], "title": title, "in_domain": known_side}
+    there = ", ".join([*benchmark_registry(), *TOGETHER])
+    near = get_close_matches(family, families(), 3, 0.5) if family != name else []
+    meant = f": did you mean {' or '.join(GYM + own for own in near)}?" if near else ""
+    raise ValueError(
+        f"unknown benchmark {name!r}{meant or f'; there are {there}, and {GYM}FAMILY'}"
+    )
+
+
 def of_paper() -> list[str]:
     """The ten benchmarks of the paper, in its order."""
     return [
@@ -60,16 +93,17 @@ def of_paper() -> list[str]:
 
 
 def known(names: Iterable[str]) -> list[str]:
-    """`names` without repetitions; "paper" stands for its ten, "aime25" for both parts.
+    """`names` without repetitions, those of TOGETHER resolved; "paper" is its ten.
 
     Raises ValueError that says which benchmarks there are.
     """
-    families = {"paper": of_paper(), "aime25": ["aime25_1", "aime25_2"]}
-    found = [own for name in names for own in families.get(name, [name])]
-    unknown = sorted(set(found) - set(benchmark_registry()))
-    if unknown:
-        there = ", ".join([*benchmark_registry(), *families])
-        raise ValueError(f"unknown benchmarks {unknown}; there are {there}")
+    found = [
+        own
+        for name in names
+        for own in (of_paper() if name == "paper" else TOGETHER.get(name, [name]))
+    ]
+    for name in found:
+        benchmark_facts(name)
     return list(dict.fromkeys(found))
 
 
@@ -114,8 +148,11 @@ def locate(name: str) -> Found:
     """
     facts, root = benchmark_registry()[name], data_root()
     local = root / "benchmarks" / facts["file"] if root else None
+    others = [root / own["file"] for own in facts.get("also", [])] if root else []
     if local and local.exists():
         found = Found(local, "local", "", sha256(local))
+    elif other := next((path for path in others if path.exists()), None):
+        return Found(other, "local", "", sha256(other))  # the same items, other bytes
     else:
         found = _fetched(name, local)
     _check(name, found)
@@ -177,7 +214,9 @@ def _from_hub(name: str, repository: str) -> Found:
         pinned = locked("benchmarks").get(name, {}).get("revision")
         commit = pinned or dataset_info(repository).sha or ""
         root = f"hf://datasets/{repository}@{commit}"
-    path = DownloadManager().download(f"{root}/{file.name}")
+    path = DownloadManager().download(
+        f"{root}/{benchmark_registry()[name].get('at', file.name)}"
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     copy = file.with_name(f".{file.name}.{os.getpid()}.partial")
     shutil.copyfile(path, copy)
@@ -248,6 +287,9 @@ def read_benchmark(path: Path, name: str | None = None) -> Dataset:
     """
     name = name or _named(path)
     facts, rows, number = benchmark_registry()[name], [], 0
+    for other in facts.get("also", []):
+        if Path(other["file"]).name == path.name:
+            facts = {**facts, **other}
     broken: list[str] = []
     for number, (place, record) in enumerate(read_records(path, broken), 1):
         try:
@@ -276,6 +318,7 @@ def _named(path: Path) -> str:
 def _item(record: Any, place: str, name: str, facts: Mapping, line: int) -> dict[str, Any]:
     _fits(record, place, facts)
     answer = plain_answer(record[facts["answer"]])
+    answer = answer.rpartition(facts.get("mark", "\0"))[2].strip()
     letter = record.get(facts.get("choices"), "")
     if letter and not answer.startswith(f"{letter}."):
         answer = f"{letter}. {answer}"  # the letter or the text of the option will do
@@ -358,16 +401,45 @@ def real_benchmarks(root: Path, names: Sequence[str] | None = None) -> Dataset:
 def load_benchmark(name: str, count: int | None = None) -> Dataset:
     """The items of benchmark `name`, at most `count` of them (of each of the lab's ten).
 
-    Where a benchmark has more items, the same random ones are taken every time.
+    `gym:FAMILY` and `gym`, which is several families, have `count` items of each. Where a
+    benchmark has more items, the same random ones are taken every time.
     """
     if name == "lab":
         rows = lab.benchmarks(count or LAB_ITEMS)
         return Dataset.from_list(rows, features=BENCHMARK_COLUMNS)
+    if is_drawn(name):
+        return _drawn(name, count or gym_facts()["items"])
     found = locate(known([name])[0])
     items = read_benchmark(found.path, name)
     if count is None or count >= len(items):
         return items
     return items.select(sorted(random.Random(name).sample(range(len(items)), count)))
+
+
+def is_drawn(name: str) -> bool:
+    """Whether the items of benchmark `name` are drawn from reasoning-gym."""
+    return name == "gym" or name.startswith(GYM)
+
+
+def _drawn(name: str, count: int) -> Dataset:
+    """`count` test items of each family that `name` stands for, from the stated seed.
+
+    The first ones of a longer list: more items are these and others.
+    """
+    sides = {side: gym_facts()[f"{side}_domain"] for side in ("in", "out_of")}
+    listed = {**sides["in"], **sides["out_of"]}
+    family = name.removeprefix(GYM)
+    chosen = listed if name == "gym" else {family: listed.get(family, {})}
+    rows = gym_rows(chosen, count * len(chosen), gym_facts()["seed"], "test")
+    items = [
+        {
+            **row,
+            "benchmark": f"{GYM}{row['subject']}",
+            "in_domain": row["subject"] in sides["in"],
+        }
+        for row in rows
+    ]
+    return Dataset.from_list(items, features=BENCHMARK_COLUMNS)
 
 
 def benchmark_items(settings: EvaluationSettings) -> Dataset:
@@ -384,13 +456,15 @@ def benchmark_items(settings: EvaluationSettings) -> Dataset:
 def to_avoid(settings: EvaluationSettings) -> Dataset:
     """Every item of the benchmarks in `settings`, not only those that are evaluated.
 
-    A run on a few items must not let the others into the training set.
+    A run on a few items must not let the others into the training set. Items of
+    reasoning-gym are left out: no pool can have them (`problems.gym`), and their fixed
+    instructions would make every task of a family share n-grams with them.
     """
     most = max(settings.items, LAB_ITEMS)
-    names = known(settings.benchmarks)
-    return concatenate_datasets(
-        [load_benchmark(n, most if n == "lab" else None) for n in names]
-    )
+    names = [name for name in known(settings.benchmarks) if not is_drawn(name)]
+    tables = [load_benchmark(n, most if n == "lab" else None) for n in names]
+    none = Dataset.from_dict({name: [] for name in BENCHMARK_COLUMNS}, BENCHMARK_COLUMNS)
+    return concatenate_datasets(tables or [none])
 
 
 def tenth_of(settings: EvaluationSettings) -> EvaluationSettings:

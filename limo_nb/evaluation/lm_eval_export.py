@@ -121,11 +121,11 @@ def _metrics(task: str, frame: pd.DataFrame) -> dict[str, Any]:
 
 def _config(task: str, name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The task's configuration: the protocol's decoding for this benchmark."""
-    part = "small" if benchmarks.benchmark_registry()[name].get("small") else "other"
+    part = "small" if benchmarks.benchmark_facts(name).get("small") else "other"
     sampling = manifest["protocol"][part]
     return {
         "task": task,
-        "dataset_name": benchmarks.benchmark_registry()[name]["title"],
+        "dataset_name": benchmarks.benchmark_facts(name)["title"],
         "output_type": "generate_until",
         "num_fewshot": 0,
         "repeats": sampling["samples"],
@@ -146,7 +146,7 @@ def _config(task: str, name: str, manifest: Mapping[str, Any]) -> dict[str, Any]
 
 def _sizes(name: str, frame: pd.DataFrame) -> dict[str, int]:
     return {
-        "original": benchmarks.benchmark_registry()[name].get("rows", len(frame)),
+        "original": benchmarks.benchmark_facts(name).get("rows", len(frame)),
         "effective": len(frame),
     }
 

@@ -17,7 +17,7 @@ from limo_nb.core.settings import (
     Frozen,
     Sampling,
 )
-from limo_nb.evaluation.benchmarks import benchmark_registry
+from limo_nb.evaluation.benchmarks import benchmark_facts
 
 
 class Protocol(Frozen):
@@ -37,11 +37,7 @@ class Protocol(Frozen):
 
     def sampling(self, benchmark: str) -> Sampling:
         """The decoding parameters for `benchmark`; ValueError for an unknown one."""
-        if benchmark not in benchmark_registry():
-            raise ValueError(
-                f"unknown benchmark {benchmark!r}; there are {list(benchmark_registry())}"
-            )
-        return self.small if benchmark_registry()[benchmark].get("small") else self.other
+        return self.small if benchmark_facts(benchmark).get("small") else self.other
 
     def changed(self, **fields: Any) -> Protocol:
         """The protocol with `fields` of its sampling changed; None leaves a field as it is.

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -40,6 +41,7 @@ from limo_nb.evaluation.separation import separates
 from limo_nb.evaluation.tables import Bounds, ComparisonRow, ScoreRow, save_results
 from limo_nb.grading.verdicts import Verdict
 from limo_nb.inference import Engine, complete, model_digest, open_engine
+from limo_nb.problems import gym_facts
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _results_of(
     opened = open_engine(request.engine, request.judge) if judged and request.judge else None
     with opened or nullcontext():
         for name, own in items.items():
-            tolerance = benchmarks.benchmark_registry()[name].get("tolerance", 0.0)
+            tolerance = benchmarks.benchmark_facts(name).get("tolerance", 0.0)
             ended = finished(answers[name])
             store = folder.parent / "verdicts.sqlite"
             verdicts = verdicts_of(pairs_of(own, ended), tolerance, store)
@@ -172,7 +174,7 @@ def _results_of(
 
 def _judged_by(name: str, judge: str | None) -> str | None:
     """The model that judges benchmark `name`, None where rules grade it."""
-    return judge if benchmarks.benchmark_registry()[name]["judge"] else None
+    return judge if benchmarks.benchmark_facts(name)["judge"] else None
 
 
 def _judged(
@@ -203,13 +205,16 @@ def _disagreements(folder: Path, name: str) -> Path:
 
 def described(name: str, items: Dataset) -> dict[str, Any]:
     """What the registry and the file say of a benchmark that was run."""
-    facts = benchmarks.benchmark_registry()[name]
+    facts = benchmarks.benchmark_facts(name)
     told = ("title", "language", "terms", "defects")
     known: dict[str, Any] = {key: facts[key] for key in told if key in facts}
     known |= {"items": len(items), "duplicates": benchmarks.duplicates(items)}
     if "file" in facts:
         found = benchmarks.locate(name)
         known |= {"source": found.source, "revision": found.revision, "sha256": found.sha256}
+    if benchmarks.is_drawn(name):
+        library = f"reasoning-gym {version('reasoning-gym')}"
+        known |= {"source": library, "seed": gym_facts()["seed"]}
     return known
 
 

@@ -1,8 +1,9 @@
-"""What decides whether a response is right: one protocol, two domains.
+"""What decides whether a response is right: one protocol, three domains.
 
 The funnel (`selection`) and the chain stage (`chains`) ask a problem for its verdict and
-know nothing else about its domain. Mathematics is the default; programs are judged by unit
-tests that are executed in a locked process (`sandbox`). Chapter 12.
+know nothing else about its domain. By default its reference says what that is: a task of
+reasoning-gym (`gym`), or mathematics. Programs are judged by unit tests that are executed
+in a locked process (`sandbox`). Chapter 12.
 """
 
 from __future__ import annotations
@@ -19,11 +20,9 @@ from typing import Any, Protocol
 from limo_nb.core.progress import progress_bar
 from limo_nb.grading import sandbox
 from limo_nb.grading.extraction import final_answer, shown
-from limo_nb.grading.verdicts import (
-    PROGRESS_FROM,
-    Verdict,
-    grade_many,
-)
+from limo_nb.grading.gym import Gym, is_gym
+from limo_nb.grading.isolation import PROGRESS_FROM
+from limo_nb.grading.verdicts import Verdict, grade_many
 
 # A sentence of one line; "2. " at its start is a label and does not end it.
 SENTENCE = re.compile(r"(?:\d{1,3}\.[ \t]+)?\S.*?(?:[.!?](?=\s|</|$)|[。！？]|$)", re.MULTILINE)
@@ -59,10 +58,14 @@ class Mathematics:
 
     workers: int = 2
     seconds: float = 5.0  # of processor time for one comparison
+    tolerance: float = 0.0  # relative, for references that are not integers
+    boxed_only: bool = False
 
     def verify(self, references: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
         """Whether the final answers are the references."""
-        return grade_many(references, responses, self.workers, self.seconds)
+        return grade_many(
+            references, responses, self.workers, self.seconds, self.tolerance, self.boxed_only
+        )
 
     def statements(self, text: str) -> Iterator[tuple[int, str]]:
         """Boxes and sentences that say that something is the answer.
@@ -77,6 +80,33 @@ class Mathematics:
 
 
 MATHEMATICS = Mathematics()
+
+
+@dataclass(frozen=True)
+class ByReference:
+    """What a reference is for decides: a task of reasoning-gym, or a mathematical answer."""
+
+    mathematics: Mathematics = MATHEMATICS
+    gym: Gym = Gym()
+
+    def verify(self, references: Sequence[str], responses: Sequence[str]) -> list[Verdict]:
+        """The verdicts of both, in order."""
+        if len(references) != len(responses):
+            raise ValueError(f"{len(references)} references for {len(responses)} responses")
+        verdicts: list[Verdict | None] = [None] * len(references)
+        for verifier, wanted in ((self.gym, True), (self.mathematics, False)):
+            places = [n for n, own in enumerate(references) if is_gym(own) is wanted]
+            some = ([own[n] for n in places] for own in (references, responses))
+            for place, verdict in zip(places, verifier.verify(*some), strict=True):
+                verdicts[place] = verdict
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def statements(self, text: str) -> Iterator[tuple[int, str]]:
+        """As in mathematics: boxes and sentences that say that something is the answer."""
+        return self.mathematics.statements(text)
+
+
+BY_REFERENCE = ByReference()
 
 
 # ---------------------------------------------------------------- programs

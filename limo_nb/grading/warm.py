@@ -4,7 +4,6 @@ Libraries that import or compile something late do so here, by comparing a few p
 not in each worker under its limits.
 """
 
-import limo_nb.grading.verdicts  # noqa: F401 # with the pool, whose workers unpickle it
 from limo_nb.grading.equivalence import equivalent
 from limo_nb.grading.symbolic import verified
 

@@ -10,6 +10,8 @@ from .cleaning import clean_pool as clean_pool
 from .cleaning import decontaminate as decontaminate
 from .cleaning import drop_duplicates as drop_duplicates
 from .cleaning import drop_unanswered as drop_unanswered
+from .gym import gym_facts as gym_facts
+from .gym import gym_rows as gym_rows
 from .nearest import Resemblance as Resemblance
 from .nearest import nearest_items as nearest_items
 from .reading import level_of as level_of

@@ -1,4 +1,4 @@
-"""Where problems come from: the lab, files, entries of `sources.yaml`, the Hub (chapter 3).
+"""Where problems come from: the lab, reasoning-gym, files, `sources.yaml`, the Hub (chapter 3).
 
 What the Hub has may change: the commit of the first fetch is recorded, and asked for from
 then on.
@@ -23,6 +23,7 @@ from limo_nb import lab
 from limo_nb.core.pins import lock_file, locked, pin
 from limo_nb.core.records import read_records
 from limo_nb.core.settings import PoolSettings
+from limo_nb.problems.gym import gym_pool
 from limo_nb.problems.reading import Layout, read_problems, table_of
 from limo_nb.problems.schema import COLUMNS
 
@@ -48,15 +49,17 @@ def source_registry() -> dict[str, dict[str, Any]]:
 def load_pool(settings: PoolSettings) -> Dataset:
     """At most `settings.size` problems of `settings.source`, in the source's order.
 
-    The source is "lab", a name in `source_registry()` or "real" (AIME, MATH and GSM8K), a
-    JSON, JSONL, Parquet or Arrow file, a folder of them, or a Hub data set, `ID` or
-    `ID@REVISION`. Which problems are taken depends on `settings.seed`. `settings.fields`
-    says what a file or data set calls our columns, where not by a usual name. Raises
-    ValueError that names file and row of a corrupt row.
+    The source is "lab", "gym" (`gym.gym_pool`), a name in `source_registry()` or "real"
+    (AIME, MATH and GSM8K), a JSON, JSONL, Parquet or Arrow file, a folder of them, or a Hub
+    data set, `ID` or `ID@REVISION`. Which problems are taken depends on `settings.seed`.
+    `settings.fields` says what a file or data set calls our columns, where not by a usual
+    name. Raises ValueError that names file and row of a corrupt row.
     """
     if settings.source == "lab":
         rows = lab.pool(settings.size, settings.seed)
         return Dataset.from_list(rows, features=COLUMNS)
+    if settings.source == "gym":
+        return gym_pool(settings.families, settings.size, settings.seed)
     return _load(settings.source, settings.size, settings.seed, settings.fields)
 
 
@@ -73,7 +76,7 @@ def _load(source: str, size: int, seed: int, fields: Mapping[str, str]) -> Datas
         return _at_most(read_problems(Path(source), fields=fields), size, seed)
     name, _, revision = source.partition("@")
     if "/" not in name:
-        known = ", ".join(["lab", "real", *entries])
+        known = ", ".join(["lab", "gym", "real", *entries])
         raise ValueError(
             f"no pool {source!r}: it is no file, no Hub data set (OWNER/NAME), and none "
             f"of {known}"

@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from limo_nb.core.settings import EngineSettings, FilterSettings
-from limo_nb.grading.verifiers import MATHEMATICS, Verifier
+from limo_nb.grading.verifiers import BY_REFERENCE, Verifier
 from limo_nb.inference import Engine, chat_prompt, complete, open_engine, shared_store
 
 
@@ -36,7 +36,7 @@ def solve(
     engine: EngineSettings | Engine,
     system_prompt: str,
     folder: Path,
-    verifier: Verifier = MATHEMATICS,
+    verifier: Verifier = BY_REFERENCE,
 ) -> Dataset:
     """Every problem attempted `settings.sampling.samples` times by `model`, and verified.
 
@@ -121,7 +121,7 @@ def _by_problem(problems: Dataset, attempts: Dataset) -> Dataset:
 
 
 def grade_attempts(
-    problems: Dataset, answers: Dataset, verifier: Verifier = MATHEMATICS
+    problems: Dataset, answers: Dataset, verifier: Verifier = BY_REFERENCE
 ) -> Dataset:
     """`answers` (id, sample, text, tokens, finished), verified: rows of `Attempt`.
 
