@@ -23,7 +23,8 @@ if importlib.util.find_spec("xllamacpp") is None:  # only the server's process i
     raise ImportError("No module named 'xllamacpp'")
 
 # Answers at once. Weights are read once for all of them; beyond, a CPU computes no faster
-# and the memory for contexts grows (benchmarks/RESULTS.md).
+# Answers at once: weights are read once for all of them (benchmarks/RESULTS.md), and each
+# holds a context in memory.
 SLOTS = 8
 STEP = 256  # tokens to which llama.cpp rounds contexts up
 SEEDS = 2**32 - 1  # llama.cpp's are below; this one would be drawn anew
