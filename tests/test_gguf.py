@@ -285,6 +285,10 @@ def test_weights_that_would_be_random_or_wrong_are_refused(source, tmp_path):
         ValueError, match="scaled.gguf cannot be loaded by transformers: it sca"
     ):
         load_model(scaled)
+    gap = "model.layers.1.mlp.up_proj.weight"
+    lacking = str(write_gguf(source, tmp_path / "lacking.gguf", without=gap))
+    with pytest.raises(ValueError, match=f"lacking.gguf: 1 tensors have no weights, as {gap}"):
+        load_model(lacking)
 
 
 def test_the_library_is_asked_for(source, tmp_path, monkeypatch):

@@ -41,11 +41,12 @@ def write_gguf(
     output: Kind | None = None,
     more: dict[str, np.ndarray] | None = None,
     pre: str = "qwen2",
+    without: str = "",
 ) -> Path:
     """The model in `folder` as `file`, its matrices as `kind`.
 
     `output` adds the output matrix in that kind, also where it is the embedding; `more` are
-    further tensors.
+    further tensors, and the one named `without` is left out.
     """
     model, tokenizer = (
         own.from_pretrained(folder) for own in (AutoModelForCausalLM, AutoTokenizer)
@@ -55,6 +56,8 @@ def write_gguf(
     _write_tokenizer(writer, tokenizer, pre)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN2, LAYERS)
     for name, tensor in model.state_dict().items():
+        if name == without:
+            continue
         if name == "lm_head.weight" and model.config.tie_word_embeddings and output is None:
             continue
         own = output if name == "lm_head.weight" and output is not None else kind

@@ -13,9 +13,9 @@ from limo_nb.core.machine import cores
 from limo_nb.core.settings import EngineSettings, Sampling
 from limo_nb.inference.base import Ask, Batch, Completion, EngineFailed, Made, Refused
 from limo_nb.inference.chat import Prompt, answer_text, prompt_ids
-from limo_nb.inference.identity import gguf_path, model_digest, quantisation_of, source_of
+from limo_nb.inference.identity import gguf_path, model_digest, quantisation_of
 from limo_nb.inference.llamacpp_server import serve_llamacpp
-from limo_nb.inference.models import load_tokenizer, stop_token_ids
+from limo_nb.inference.models import context_length, load_tokenizer, stop_token_ids
 from limo_nb.inference.openai_engine import SECONDS, OpenAIEngine
 from limo_nb.inference.server import Server
 
@@ -23,7 +23,8 @@ if importlib.util.find_spec("xllamacpp") is None:  # only the server's process i
     raise ImportError("No module named 'xllamacpp'")
 
 # Answers at once. Weights are read once for all of them; beyond, a CPU computes no faster
-# and the memory for contexts grows (benchmarks/RESULTS.md).
+# Answers at once: weights are read once for all of them (benchmarks/RESULTS.md), and each
+# holds a context in memory.
 SLOTS = 8
 STEP = 256  # tokens to which llama.cpp rounds contexts up
 SEEDS = 2**32 - 1  # llama.cpp's are below; this one would be drawn anew
@@ -53,7 +54,7 @@ class LlamacppEngine(OpenAIEngine):
         }  # fmt: skip
         self._chat = settings.chat
         self.tokenizer = load_tokenizer(model)
-        self.window = _context_of(model)
+        self.window = context_length(model) or 0  # a GGUF file says it
         self._stops = frozenset(stop_token_ids(model, self.tokenizer))
         self._counting = threading.Lock()
         self._running = ExitStack()
@@ -154,10 +155,3 @@ class LlamacppEngine(OpenAIEngine):
         if not ids:
             raise ValueError("an empty prompt cannot be continued")
         return ids
-
-
-def _context_of(model: str) -> int:
-    """Tokens that the model reads at once, by its file."""
-    from transformers import AutoConfig
-
-    return int(AutoConfig.from_pretrained(source_of(model)[0]).max_position_embeddings)
