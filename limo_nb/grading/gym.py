@@ -6,7 +6,7 @@ a second, and some families bring dictionaries.
 
 What was found by scoring every family's own answers, those of its other tasks and constant
 ones, and by drawing it under two seeds of hashes: `REFUSED` has those that cannot be used,
-with the reason. Ten score an answer by executing it, `eval` or sympy's `parse_expr`; here
+with the reason. Nine score an answer by executing it, `eval` or sympy's `parse_expr`; here
 no text reaches either (`_harmless`).
 """
 
