@@ -273,12 +273,15 @@ def step_bytes(setup: Setup) -> int:
     weights that are otherwise left whole included, and the activations are gone.
 
     Without DeepSpeed the optimiser works on one tensor after the other, with two of its
-    size, or three, beside it.
+    size, or three, beside it; and when the model is written, safetensors holds a copy of all
+    weights, while there are no gradients.
     """
     shape = setup.shape
     if not setup.deepspeed:
         largest = shape.largest_layer if not setup.lora_rank else 0
-        return (3 if setup.optimizer == "adafactor" else 2) * 4 * largest
+        beside = (3 if setup.optimizer == "adafactor" else 2) * 4 * largest
+        size = 2 if setup.lora_rank and setup.dtype == "bfloat16" else 4
+        return max(beside, size * shape.parameters - 4 * setup.trained)
     if setup.zero < 3 or setup.offload != "none":
         return 0
     part, size = shape.parameters / setup.gpus, 2 if setup.dtype == "bfloat16" else 4
