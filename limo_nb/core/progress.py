@@ -147,5 +147,5 @@ def progress_bar(
     return Bar(
         total=total, initial=done, unit=f" {unit}", desc=label or unit, file=line,
         mininterval=line.interval, miniters=1, leave=False, ascii=" -",
-        ncols=None if line.terminal else 96, bar_format=bar_format,
+        ncols=None if line.terminal else 120 if bar_format else 96, bar_format=bar_format,
     )  # fmt: skip

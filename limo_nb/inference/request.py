@@ -34,7 +34,7 @@ from limo_nb.inference.store import Store
 PAUSE = 0.5  # seconds between two looks at what another process is making
 NAMED = 5  # refused items that a warning names
 # Rate and time left follow tokens and stand in the postfix.
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"
+BAR = "{desc}: {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"
 
 
 def complete(
