@@ -4,10 +4,11 @@
 
 Prints its port. A POST to /fault forgets what was asked, and says what happens to the
 first attempt at every prompt from then on: `fault` is a status such as 429 or 503, `stall`
-(an answer that takes too long), `drop` (the connection is closed), or nothing bad. With
-`silent`, answers report no usage; `window` is how many tokens a prompt may have. Prompts that
-contain the word "refused" are bad requests. GET gives a list of all answers so far: status,
-prompt, how many requests were being answered, authorization and path.
+(an answer that takes too long), `empty` (no choices in it), `drop` (the connection is
+closed), or nothing bad. With `silent`, answers report no usage; `window` is how many tokens a
+prompt may have. Prompts that contain the word "refused" are bad requests. GET gives a list of
+all answers so far: status, prompt, how many requests were being answered, authorization and
+path.
 """
 
 import json
@@ -76,6 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             self.record(state, "drop", prompt)
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+        elif fault == "empty":
+            body = {"id": "a", "object": "error", "created": 0, "model": "m", "choices": []}
+            self.answer(state, 200, {**body, "error": "the backend is gone"}, prompt)
         elif fault == "stall":
             time.sleep(4)
             self.answer(state, 200, self.completion(body, prompt, chat), "too late")

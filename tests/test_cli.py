@@ -33,9 +33,9 @@ from limo_nb.evaluation import protocols
 
 ROWS = [
     {"model": "base", "group": "in domain", "accuracy": 0.25, "low": 0.2, "high": 0.31,
-     "items": 160, "seeds": 1, "right": 40, "wrong": 118, "unverifiable": 2},
+     "items": 160, "seeds": 1, "right": 40, "wrong": 118, "unverifiable": 2, "truncated": 80},
     {"model": "limo", "group": "in domain", "accuracy": 0.75, "low": 0.7, "high": 0.8,
-     "items": 160, "seeds": 3, "right": 360, "wrong": 120, "unverifiable": 0},
+     "items": 160, "seeds": 3, "right": 360, "wrong": 120, "unverifiable": 0, "truncated": 24},
 ]  # fmt: skip
 
 
@@ -82,8 +82,9 @@ def test_results_as_table_and_json(toy: Path, monkeypatch) -> None:
     monkeypatch.chdir(toy)
     Run("smoke").make("evaluation", write_rows)
     table = limo_nb(toy, "results", "--profile", "smoke").stdout
-    cells = ("limo", "in domain", "75.0", "70.0 to 80.0", "160", "3", "360/120/0")
+    cells = ("limo", "in domain", "75.0", "70.0 to 80.0", "160", "3", "360/120/0", "5.0")
     assert re.search(r"\s+".join(map(re.escape, cells)), table)
+    assert "base, in domain: 50% of the answers were cut off: the limit was" in table
     assert "profile smoke, commit" in table
     assert json.loads(limo_nb(toy, "results", "-p", "smoke", "--json").stdout) == ROWS
 

@@ -19,6 +19,7 @@ def test_accuracies_have_a_row_for_each_group():
     assert set(rows[0]) == {
         "model", "group", "accuracy", "low", "high", "items", "samples", "seeds",
         "right", "wrong", "unverifiable", "truncated", "varies",
+        "truncation", "limit_wanted",
     }  # fmt: skip
     single = accuracies({"base": [results_of({"in a": [[True], [False]]})]})
     assert [row["group"] for row in single] == ["in a"]

@@ -60,6 +60,20 @@ def test_the_vllm_lock_keeps_the_projects_bounds(repository: Path) -> None:
     assert versions["torch"] == main["torch"]  # one set of wheels for both
 
 
+def test_memory_is_named_with_what_would_fit(monkeypatch) -> None:
+    """From a machine that can hold nothing to one that holds the largest known model."""
+    from limo_nb.core import memory
+
+    said = {}
+    for free in (1, 12, 10_000):
+        there = memory.Memory(free * memory.GB, free * memory.GB)
+        monkeypatch.setattr("limo_nb.sft.fit.free_memory", lambda there=there: there)
+        said[free] = [row.found for row in checks.memory_findings()]
+    assert said[1] == ["1.0 of 1.0 GB free", *["no model that the planner knows"] * 2]
+    assert all("72B" in found for found in said[10_000][1:])
+    assert "72B" not in "".join(said[12]) and "GB" in said[12][1]
+
+
 # ------------------------------------------------------------------- a model
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:

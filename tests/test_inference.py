@@ -193,7 +193,8 @@ def test_samples_follow_the_distribution(model):
         logits = decoder.model(torch.tensor([prompt])).logits[0, -1]
         expected = (logits / 0.5).softmax(0)
         owners = torch.zeros(4000, dtype=torch.long)
-        rows = decoder._generate([prompt], owners, range(4000), sampling)
+        parts = decoder._generate([prompt], owners, range(4000), sampling)
+        rows = [ids for ended, *_ in parts for _, ids in ended]
     counts = torch.bincount(torch.cat(rows), minlength=len(expected)) / 4000
     sigma = (expected * (1 - expected) / 4000).sqrt()
     assert ((counts - expected).abs() < 6 * sigma + 1e-3).all()
@@ -223,7 +224,8 @@ def test_top_p_leaves_the_tail_out(model):
     sampling = Sampling(temperature=1.0, top_p=0.3, max_new_tokens=1)
     with torch.inference_mode():
         owners = torch.zeros(500, dtype=torch.long)
-        rows = decoder._generate([prompt], owners, range(500), sampling)
+        parts = decoder._generate([prompt], owners, range(500), sampling)
+        rows = [ids for ended, *_ in parts for _, ids in ended]
     assert set(torch.cat(rows).tolist()) <= head and len(head) > 1
 
 

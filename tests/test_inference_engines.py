@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
 from collections import Counter
@@ -22,7 +23,9 @@ from limo_nb.core.settings import (
     Sampling,
 )
 from limo_nb.inference import (
+    Completion,
     EngineFailed,
+    Refused,
     complete,
     load_tokenizer,
     open_engine,
@@ -142,6 +145,12 @@ def test_a_bad_request_is_not_tried_again(model, items, serve, tmp_path):
     assert len(log()) == 7
 
 
+def test_an_answer_without_choices_is_told(model, items, serve, tmp_path):
+    serve("empty")
+    with pytest.raises(EngineFailed, match="without any choice: .*the backend is gone"):
+        asked_of_server(model, items[:1], tmp_path / "s.db")
+
+
 @pytest.fixture
 def too_long(model):
     """An item of more tokens than the others have."""
@@ -194,7 +203,7 @@ def test_two_that_share_a_store_do_not_wait_for_what_is_refused(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = list(in_flight(items[:2], ask, 2))
+        found = list(in_flight(items[:2], lambda item: [ask(item)], 2))
     assert [[n > 0 for n in table["tokens"]] for table in found] == [[True, False, False]] * 2
 
 
@@ -319,10 +328,28 @@ def test_work_is_taken_when_there_is_room():
             taken.append(piece)
             yield piece
 
-    results = in_flight(work(), lambda piece: piece * piece, 2)
+    results = in_flight(work(), lambda piece: [piece * piece], 2)
     first = next(results)
     assert first in (0, 1) and len(taken) <= 4
     assert {first, *results} == {0, 1, 4, 9, 16, 25}
+
+
+def test_what_a_piece_yields_comes_at_once_and_silence_has_a_sign(monkeypatch):
+    """The second half of a piece waits until its first has been handed out."""
+    monkeypatch.setattr("limo_nb.inference.base.TICK_SECONDS", 0.01)
+    seen = threading.Event()
+
+    def halves(piece):
+        yield piece, 1
+        assert seen.wait(10)
+        yield piece, 2
+
+    found = []
+    for result in in_flight(["a"], halves, 2, tick=lambda running: ("working", running)):
+        found.append(result)
+        if result == ("working", 1):
+            seen.set()
+    assert found[0] == ("a", 1) and found[-1] == ("a", 2) and ("working", 1) in found
 
 
 def test_after_a_failure_nothing_new_is_taken_and_the_rest_is_handed_out():
@@ -336,7 +363,7 @@ def test_after_a_failure_nothing_new_is_taken_and_the_rest_is_handed_out():
     def do(piece):
         if piece == 3:
             raise KeyError("three")
-        return piece
+        yield piece
 
     with pytest.raises(KeyError, match="three"):
         for result in in_flight(work(), do, 2):
@@ -345,6 +372,33 @@ def test_after_a_failure_nothing_new_is_taken_and_the_rest_is_handed_out():
 
 
 # ---------------------------------------------------------------------------------- ray
+def test_an_actor_passes_on_what_is_refused(model, items, too_long, serve):
+    """What Ray carries is JSON: a refused prompt and an answered one come back as they were."""
+    ray_engine = pytest.importorskip("limo_nb.inference.ray_engine", reason="no ray")
+    serve(window=window_of(model, items))
+    settings = EngineSettings(kind="openai").model_dump()
+    actor = ray_engine.Actor(settings, model, None, GREEDY.model_dump())
+    batch = [("01", items[0][1]), ("02", too_long[1])]
+    (made_there,) = actor({"batch": [json.dumps(batch)]})["made"]
+    rows = {key: ray_engine._row(values) for key, values in json.loads(made_there)}
+    assert isinstance(rows["01"], Completion) and rows["01"].tokens > 0
+    assert isinstance(rows["02"], Refused) and "maximum context length" in rows["02"].why
+
+
+@pytest.mark.slow
+def test_ray_leaves_a_refused_prompt_empty(model, items, too_long, serve, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'limo-nb[ray]'")
+    serve(window=window_of(model, items))
+    settings = EngineSettings(kind="ray", over="openai", workers=1, batch_size=2)
+    with (
+        open_engine(settings, model) as engine,
+        pytest.warns(UserWarning, match="left empty.* long: .*maximum context length"),
+    ):
+        rows = complete(engine, [*items[:3], too_long], GREEDY, tmp_path / "s.db")
+    assert [bool(tokens) for tokens in rows["tokens"]] == [True, True, True, False]
+    assert len(stored(tmp_path / "s.db")) == 3
+
+
 @pytest.mark.slow
 def test_two_actors_make_the_rows_of_the_engine_below(tmp_path):
     """Ray Data over the lab's weak solver; both actors take part, and it resumes."""

@@ -8,8 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import tiny_model
 
+from limo_nb.core.machine import cores
+from limo_nb.core.settings import EngineSettings
 from limo_nb.experiments import in_processes
+from limo_nb.experiments.processes import job_processes
+from limo_nb.inference import EngineFailed
 
 
 def length(job: str) -> int:
@@ -33,6 +39,23 @@ def test_a_job_s_error_is_raised_and_what_others_wrote_is_kept(tmp_path):
     with pytest.raises(ValueError, match="this job is bad"):
         in_processes(refuse, [str(tmp_path / name) for name in ("good", "bad")], 1, "jobs")
     assert (tmp_path / "good").read_text() == "done"
+
+
+def end(job: str) -> None:
+    os._exit(3)
+
+
+def test_a_process_that_ends_without_a_word_is_told():
+    with pytest.raises(EngineFailed, match="'jobs' ended before its job; .*GB free"):
+        in_processes(end, ["a"], 1, "jobs")
+
+
+def test_jobs_have_a_core_each_or_all_of_them(tmp_path):
+    model = str(tiny_model(tmp_path))
+    auto = EngineSettings()
+    assert job_processes(auto, model) == (1 if torch.cuda.is_available() else cores())
+    assert job_processes(auto.model_copy(update={"kind": "openai"}), model) == 1
+    assert job_processes(EngineSettings(workers=3), model) == 3
 
 
 FOREVER = """

@@ -161,7 +161,9 @@ def test_deepspeed_configuration():
     assert zero["stage3_gather_16bit_weights_on_model_save"] and config["bf16"]["enabled"]
     assert zero["offload_param"] == zero["offload_optimizer"] == {"device": "cpu"}
     lower = deepspeed_config(settings.model_copy(update={"zero_stage": 2}), 2, 3)
-    assert set(lower["zero_optimization"]) == {"stage", "offload_optimizer"}
+    assert set(lower["zero_optimization"]) - {"reduce_bucket_size"} == {
+        "stage", "offload_optimizer",
+    }  # fmt: skip
 
 
 # ------------------------------------------------------------------------------ a whole run
@@ -313,7 +315,7 @@ def test_a_full_disk_is_told(tmp_path, said):
     job, console = TrainingJob("m", SETTINGS, 1, "S", "key"), tmp_path / "console.log"
     (tmp_path / "error-rank1.txt").write_text(said)
     with pytest.raises(RuntimeError, match="^the disk that holds .* is full"):
-        launch._check([(tmp_path, job)], 1, console)
+        launch._check([(tmp_path, job)], 1, console, launch.Seen(0))
 
 
 def test_packed_and_padded_runs_are_the_same(model, rows, tmp_path):

@@ -19,7 +19,7 @@ from limo_nb.core.settings import (
 )
 from limo_nb.evaluation import attempts
 from limo_nb.experiments import headline
-from limo_nb.sft import Task, epochs, fine_tune, fine_tune_here, prepare, run_job
+from limo_nb.sft import Task, epochs, fine_tune, fine_tune_here, prepare, read_log, run_job
 
 SETTINGS = SftSettings(
     epochs=3,
@@ -78,8 +78,8 @@ def test_a_run_that_was_stopped_has_the_same_epochs(whole, model, rows, tmp_path
     class Stop(RuntimeError):
         pass
 
-    def stop(row):
-        if row["step"] == last:
+    def stop():
+        if read_log(tmp_path / "log.jsonl")[-1]["step"] == last:
             raise Stop
 
     prepare(Task(rows, model, SETTINGS, 1, "S", tmp_path))

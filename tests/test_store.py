@@ -181,6 +181,9 @@ from limo_nb.inference import transformers_engine as local
 plain = local.TransformersEngine.run
 def run(self, batches, sampling):
     for ready in plain(self, batches, sampling):
+        if not isinstance(ready, list):  # a sign of work
+            yield ready
+            continue
         with open(sys.argv[4], "a") as log:
             print(*(key for key, _ in ready), file=log)
         time.sleep(0.1)  # both are there before either has finished
@@ -243,10 +246,8 @@ def test_a_terminal_shows_rate_and_time_left(model, tmp_path):
     assert process.wait() == 0
     lines = shown.decode().strip().split("\r")
     middle = [line for line in lines if "tokens/s" in line and f"{ROWS}/{ROWS}" not in line]
-    assert middle and all(
-        "completions/s" in line or "s/ completions" in line for line in middle
-    )
-    assert all("<" in line for line in middle)  # [time passed<time left, rate]
+    assert middle and all("completions [" in line for line in middle)
+    assert all(" left" in line for line in middle)
     assert f"{ROWS}/{ROWS}" in lines[-1]
 
 

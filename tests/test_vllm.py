@@ -144,6 +144,6 @@ def test_rows_that_nobody_waits_for_are_given_up(items):
     settings = EngineSettings(kind="vllm", dtype="float32", batch_size=8)
     with open_engine(settings, MODEL) as engine:
         ready = engine.run([batch], GREEDY)
-        assert 0 < len(next(ready)) < len(batch)
+        assert 0 < len(next(made for made in ready if isinstance(made, list))) < len(batch)
         ready.close()
         assert not engine._llm.llm_engine.has_unfinished_requests()

@@ -30,8 +30,9 @@ from limo_nb.book.contents import (
 from limo_nb.book.display import Display
 from limo_nb.book.keys import chapter_keys
 from limo_nb.book.notebooks import run_notebook
+from limo_nb.core import memory
 from limo_nb.core.files import if_free, write_atomic
-from limo_nb.core.machine import ONE_THREAD, provenance
+from limo_nb.core.machine import ONE_THREAD, environment, provenance
 from limo_nb.core.runs import runs_root
 from limo_nb.core.settings import load_profile
 
@@ -77,7 +78,7 @@ def run_chapters(
     home = runs_root(root) / settings.name / "book"
     home.mkdir(parents=True, exist_ok=True)
     done = []
-    with _alone(home), _environment(root), Display(console or Console()) as display:
+    with _alone(home), environment(_variables(root)), Display(console or Console()) as display:
         for chapter in chosen:
             path = home / f"{chapter.name}.ipynb"
             known = run_record(path)
@@ -109,7 +110,7 @@ def _execute(chapter: Chapter, path: Path, facts: Mapping[str, Any], display: Di
     """Run `chapter` into `path`, which appears only when all cells are done; its seconds."""
     partial = path.with_name(f".{path.stem}.partial.ipynb")
     display.begin(chapter.name)
-    started = time.time()
+    started, kills = time.time(), memory.kills()
     try:
         run_notebook(
             chapter.path,
@@ -122,7 +123,10 @@ def _execute(chapter: Chapter, path: Path, facts: Mapping[str, Any], display: Di
         failed = path.with_name(f"{path.stem}.failed.ipynb")
         if partial.exists():
             partial.replace(failed)
-        raise ChapterFailed(_failure(chapter, error, facts, failed)) from error
+        told = _failure(chapter, error, facts, failed)
+        if memory.kills() > kills:  # of the kernel, say, which then just is dead
+            told = f"{told}\nThe system ended a process for want of memory meanwhile."
+        raise ChapterFailed(told) from error
     seconds = time.time() - started
     notebook = read_notebook(partial)
     notebook.metadata["limo_nb"] = {
@@ -165,14 +169,13 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _environment(root: Path) -> Iterator[None]:
+def _variables(root: Path) -> dict[str, str]:
     """What kernels inherit: this environment's programs and kernel, and one runs folder.
 
     `JUPYTER_PATH` comes before a user's own kernels, one of which may be a `python3` of
     another environment.
     """
-    names = {
+    return {
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
         "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
         "LIMO_NB_RUNS": str(runs_root(root)),
@@ -180,10 +183,3 @@ def _environment(root: Path) -> Iterator[None]:
         # Threads that wait must sleep: the workers of a chapter are processes beside it.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", ONE_THREAD["OMP_WAIT_POLICY"]),
     }
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -37,7 +37,9 @@ from limo_nb.inference import (
     open_engine,
     plain_ids,
     prompt_ids,
+    token_counter,
 )
+from limo_nb.inference.needs import check_reading
 
 RESAMPLES = 1000  # of questions, for the interval of a rank correlation
 TOP = 10  # the best mark of a dimension
@@ -236,7 +238,11 @@ class LikelihoodJudge:
     dtype: str = "auto"
 
     def __call__(self, chains: Sequence[Mapping[str, Any]]) -> list[float | None]:
-        """Mean probabilities, None for an empty chain; see `Judge`."""
+        """Mean probabilities, None for an empty chain; see `Judge`.
+
+        Raises NotEnoughMemory before the model is loaded where the longest chain would not fit.
+        """
+        check_reading(self.model, self.dtype, _longest(self.model, chains))
         model, tokenizer = load_model(self.model, self.dtype)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         found: list[float | None] = []
@@ -249,6 +255,13 @@ class LikelihoodJudge:
                 )
                 bar.update(1)
         return found
+
+
+def _longest(model: str, chains: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of the longest question with its chain, about; the system prompt is little."""
+    count = token_counter(model)
+    texts = [row["question"] + row["solution"] for row in chains]
+    return count(max(texts, key=len, default=""))
 
 
 def _mean_probability(model: Any, prompt: list[int], chain: list[int]) -> float | None:

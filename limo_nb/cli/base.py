@@ -38,6 +38,9 @@ Temperature = Annotated[float | None, typer.Option(min=0, help="0: greedy.")]
 TopP = Annotated[float | None, typer.Option(min=0, max=1, help="1: nothing is cut off.")]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Of an answer.")]
 Seed = Annotated[int | None, typer.Option(help="Root of all random numbers.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Start although memory seems not to be enough.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
 

@@ -129,17 +129,22 @@ def results(
 def _results_shown(
     rows: list[dict[str, Any]], facts: Mapping[str, Any]
 ) -> Iterator[Table | str]:
+    from limo_nb.evaluation.truncation import cut_share, limits_measured
+
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    for head in ("model", "benchmark or group", "accuracy", "95 % interval"):
+    for head in ("model", "group", "accuracy", "95 % interval"):
         table.add_column(head, no_wrap=True)
-    for head in ("n", "seeds", "right/wrong/not verifiable"):
+    for head in ("n", "seeds", "right/wrong/ unverifiable", "cut off %"):
         table.add_column(head, justify="right")
     for row in rows:
         value, low, high = (f"{100 * row[name]:.1f}" for name in ("accuracy", "low", "high"))
         counts = (str(row[name]) for name in ("items", "seeds"))
         answers = "/".join(str(row[name]) for name in ("right", "wrong", "unverifiable"))
-        table.add_row(row["model"], row["group"], value, f"{low} to {high}", *counts, answers)
+        cut = f"{100 * cut_share(row):.1f}"
+        interval = f"{low} to {high}"
+        table.add_row(row["model"], row["group"], value, interval, *counts, answers, cut)
     yield table
+    yield from limits_measured(rows)
     yield f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}"
 
 

@@ -79,8 +79,27 @@ def machine() -> list[Finding]:
             "Python", current, fits, "" if fits else "install Python 3.11, then `make env`"
         ),
         Finding("machine", hardware()),
+        *memory_findings(),
         Finding("precision", f"auto is {precision.settle('auto')}"),
         Finding("data", os.environ.get("LIMO_NB_DATA") or "LIMO_NB_DATA is not set: lab only"),
+    ]
+
+
+# What is asked of the memory: rows of so many tokens, as in the profile for one GPU's models.
+ASKED_TOKENS = 1024
+
+
+def memory_findings() -> list[Finding]:
+    """Memory, and the largest known model that decodes here, and that can be fine-tuned."""
+    from limo_nb.sft import fit
+
+    there = fit.free_memory()
+    decodes, trains = fit.largest_that_fit(ASKED_TOKENS)
+    named = "no model that the planner knows"
+    return [
+        Finding("memory", str(there)),
+        Finding(f"decodes at {ASKED_TOKENS:,} tokens, up to", decodes or named),
+        Finding(f"fine-tunes at {ASKED_TOKENS:,} tokens, up to", trains or named),
     ]
 
 

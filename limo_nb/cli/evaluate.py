@@ -14,6 +14,7 @@ from rich.table import Table
 from limo_nb.cli.base import (
     AsJson,
     Continued,
+    Force,
     MaxNewTokens,
     Model,
     Samples,
@@ -55,8 +56,11 @@ def evaluate(
     ] = None,
     engine: Annotated[EngineKind, typer.Option(help="Makes completions.")] = "transformers",
     batch_size: Annotated[int, typer.Option(min=1, help="The resumable unit.")] = 128,
-    workers: Annotated[int, typer.Option(min=1, help="Processes (transformers).")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes (transformers); none: what suits.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: the faster.")] = "auto",
+    force: Force = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +75,9 @@ def evaluate(
     from limo_nb.evaluation.protocols import protocol as named
 
     disable_progress_bars()  # of files; the work has a line of its own
-    settings = EngineSettings(kind=engine, batch_size=batch_size, workers=workers, dtype=dtype)
+    settings = EngineSettings(
+        kind=engine, batch_size=batch_size, workers=workers or "auto", dtype=dtype, force=force,
+    )  # fmt: skip
     chosen = named(
         protocol, samples=samples, temperature=temperature, top_p=top_p,
         max_new_tokens=max_new_tokens, seed=seed,
@@ -91,10 +97,13 @@ def evaluate(
 def _evaluated_shown(
     rows: list[dict[str, Any]], title: str, facts: Mapping[str, Any], folder: Path
 ) -> Iterator[Table | str]:
+    from limo_nb.evaluation.truncation import limits_measured
+
     yield _scores(rows, title)
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     kind, hardware = facts["engine"]["kind"], facts["hardware"]
     yield f"engine {kind}; {versions}; {hardware}; {facts['seconds']:.0f} s"
+    yield from limits_measured(rows)
     yield from _disagreements(rows, folder)
     yield f"results: {folder}"
 
@@ -182,13 +191,14 @@ def compare(
     emit(rows, as_json, _comparison_shown(rows))
 
 
-def _comparison_shown(rows: list[Any]) -> Iterator[Table]:
+def _comparison_shown(rows: list[Any]) -> Iterator[Table | str]:
     """A row for each benchmark or group: the first model against the second."""
     from limo_nb import evaluation
+    from limo_nb.evaluation.truncation import MANY
 
     heads = (
         "benchmark", "difference (points)", "better / worse on", "items",
-        "right / wrong / unverifiable", "p", "would show (points)",
+        "right / wrong / unverifiable", "cut off (%)", "p", "would show (points)",
     )  # fmt: skip
     title = f"{rows[0]['model']} against {rows[0]['against']}; varies: {rows[0]['varies']}"
     table = Table(*heads, title=title, title_justify="left")
@@ -196,10 +206,15 @@ def _comparison_shown(rows: list[Any]) -> Iterator[Table]:
         table.add_row(
             row["group"], evaluation.told(row, signed=True),
             f"{row['better']} / {row['worse']}", str(row["items"]),
-            _three_counts(row),
+            _three_counts(row), " / ".join(f"{100 * cut:.1f}" for cut in row["truncations"]),
             f"{row['p']:.3f}", _points(row["detectable"]),
         )  # fmt: skip
     yield table
+    if any(max(row["truncations"]) > MANY for row in rows):
+        yield (
+            f"more than {MANY:.0%} of a side's answers were cut off: there the limit is "
+            "compared, and not the models. `limo-nb evaluate` says which limit would do"
+        )
 
 
 @app.command()

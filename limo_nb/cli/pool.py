@@ -13,6 +13,7 @@ import typer
 from limo_nb.cli.base import (
     AsJson,
     Continued,
+    Force,
     MaxNewTokens,
     Model,
     Overrides,
@@ -201,6 +202,7 @@ def sample(
     seed: Seed = None,
     question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
     override: Overrides = None,
+    force: Force = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
@@ -225,9 +227,10 @@ def sample(
     check_written(file, ("--out", out, records.WRITTEN), ("--store", store, ()))
     broken: list[str] | None = [] if skip_broken else None
     texts = read_texts(file, question, broken=broken).remove_columns("row")
+    engine = settings.engine.model_copy(update={"force": settings.engine.force or force})
     answers = inference.sample(
         texts, model, sampling=sampling, system_prompt=settings.system_prompt,
-        engine=settings.engine, store=store,
+        engine=engine, store=store,
     )  # fmt: skip
     records.write_records(answers, out)
     facts = {"questions": len(texts), "completions": len(answers), "model": model}

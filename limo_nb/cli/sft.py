@@ -16,6 +16,7 @@ from rich.table import Table
 from limo_nb.cli.base import (
     AsJson,
     Continued,
+    Force,
     Model,
     Overrides,
     Profile,
@@ -120,6 +121,7 @@ def sft(
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Write the folder only, for `limo-nb launch`.")
     ] = False,
+    force: Force = False,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,6 +133,7 @@ def sft(
     from limo_nb.sft import encoding
 
     own, whole = _settings(profile, override, version)
+    own = own.model_copy(update={"force": own.force or force})
     rows, _ = encoding.read_training_rows(file)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.

@@ -51,6 +51,15 @@ def chosen() -> dict[str, dict[str, str]]:
 
 
 @cache
+def flops_per_second(dtype: str) -> float:
+    """Operations of one core in a second, by a short product in `dtype`; timed once."""
+    import torch
+
+    rows, inputs, outputs = SHAPE
+    return 2 * rows * inputs * outputs / _seconds(_product(getattr(torch, dtype)))
+
+
+@cache
 def _of_gpu() -> Precision:
     import torch
 

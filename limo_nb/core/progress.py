@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -77,6 +79,16 @@ class LiveLine:
 class Bar(tqdm):
     """A tqdm bar on a LiveLine; its last state stays."""
 
+    last_print_t: float  # tqdm's own
+
+    def sign(self, text: str) -> None:
+        """Show `text` behind the bar: none of its things has ended, but there is work."""
+        self.set_postfix_str(text, refresh=False)
+        if self.disable or time.time() - self.last_print_t < self.mininterval:
+            return
+        self.last_print_t = time.time()
+        self.refresh()
+
     def close(self) -> None:
         """End the bar and leave its last state."""
         if not self.disable:
@@ -84,11 +96,56 @@ class Bar(tqdm):
         super().close()
 
 
-def progress_bar(total: int, unit: str, label: str, done: int = 0) -> Bar:
-    """A bar over `total` things, of which `done` were there before."""
+class Pace:
+    """Tokens a second and the time left, from tokens as they come and from rows that ended.
+
+    Rows that end first are short, so the tokens of a row are no fewer than those that a row
+    on its way has by now; before any has ended, none is longer than `limit` tokens.
+    """
+
+    def __init__(
+        self, rows: int, limit: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.rows, self.limit, self._clock = rows, limit, clock
+        self._began = clock()
+        self.ended = self.tokens = 0  # of rows that ended
+        self.underway = (0, 0)  # rows that are being made, and their tokens so far
+
+    def end(self, rows: int, tokens: int) -> None:
+        """Count rows that have ended, with the tokens of all of each."""
+        self.ended += rows
+        self.tokens += tokens
+
+    def __str__(self) -> str:
+        rows, tokens = self.underway
+        rate = (self.tokens + tokens) / max(self._clock() - self._began, 1e-9)
+        said = [f"{rate:,.0f} tokens/s" if rate >= 10 or not rate else f"{rate:.1f} tokens/s"]
+        if rows:
+            said.append(f"{rows} on their way" + (f" with {tokens:,} tokens" if tokens else ""))
+        if rate and self.ended < self.rows:
+            seconds = max(0.0, self._left(rows, tokens)) / rate
+            most = "" if self.ended else "at most "
+            said.append(f"{most}{timedelta(seconds=round(seconds))} left")
+        return ", ".join(said)
+
+    def _left(self, rows: int, tokens: int) -> float:
+        """Tokens that are still to be made, estimated."""
+        each = float(self.limit)
+        if self.ended:
+            each = max(self.tokens / self.ended, tokens / rows if rows else 0.0)
+        return (self.rows - self.ended) * each - tokens
+
+
+def progress_bar(
+    total: int, unit: str, label: str, done: int = 0, bar_format: str | None = None
+) -> Bar:
+    """A bar over `total` things, of which `done` were there before.
+
+    `bar_format` is tqdm's, where its own rate and time left say too little.
+    """
     line = LiveLine()
     return Bar(
         total=total, initial=done, unit=f" {unit}", desc=label or unit, file=line,
         mininterval=line.interval, miniters=1, leave=False, ascii=" -",
-        ncols=None if line.terminal else 96,
+        ncols=None if line.terminal else 120 if bar_format else 96, bar_format=bar_format,
     )  # fmt: skip

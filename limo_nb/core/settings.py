@@ -90,10 +90,20 @@ class EngineSettings(Frozen):
 
     kind: EngineKind = "transformers"
     over: Literal["transformers", "vllm", "openai"] = "vllm"  # what each actor holds (ray)
-    workers: int = Field(1, ge=1)  # processes of one thread (transformers), actors (ray)
-    batch_size: int = Field(128, ge=1)  # prompts in one batch: the resumable unit
+    # Processes (transformers), actors (ray). auto: one for each GPU; on a CPU one of one
+    # thread for each core where the model is small, else one that has all cores.
+    workers: int | Literal["auto"] = "auto"
+    batch_size: int = Field(128, ge=1)  # prompts in one batch: rows computed at once
     dtype: Dtype = "auto"  # see inference.decoding_precision
     chat: ChatSettings = ChatSettings()  # in a profile, set by its `chat`
+    force: bool = False  # start although memory is estimated not to be enough
+
+    @field_validator("workers")
+    @classmethod
+    def _some_worker(cls, workers: int | str) -> int | str:
+        if isinstance(workers, int) and workers < 1:
+            raise ValueError("workers is 1 or more, or auto")
+        return workers
 
 
 class Sampling(Frozen):
@@ -170,6 +180,14 @@ class ChainSettings(Frozen):
 OverLength = Literal["cut", "drop"]  # of a row over the limit of tokens
 
 
+class LoraSettings(Frozen):
+    """Small matrices beside frozen weights; they alone are trained (needs `peft`)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)  # what they add is scaled by alpha / rank
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+
+
 class SftSettings(Frozen):
     """Fine-tuning (chapter 6); batch is global, lengths are in tokens."""
 
@@ -190,6 +208,11 @@ class SftSettings(Frozen):
     over_length: OverLength = "cut"  # of rows over max_tokens
     packing: bool | Literal["auto"] = "auto"  # auto: where FlashAttention 2 is used
     liger: bool = False  # fused kernels: the logits are never held as a whole
+    # As transformers names them. Adafactor keeps sums of rows and columns in place of Adam's
+    # two averages: half of the memory, and another update.
+    optimizer: Literal["adamw_torch", "adafactor"] = "adamw_torch"
+    lora: LoraSettings | None = None  # none: all weights are trained
+    force: bool = False  # start although memory is estimated not to be enough
     keep_epochs: bool = False  # the model after every epoch, and not the last alone
     # Share of the selected questions that no arm trains on: they decide which epoch is used.
     held_out: float = Field(0.0, ge=0.0, lt=1.0)
@@ -202,6 +225,12 @@ class SftSettings(Frozen):
     def _there_are_epochs_to_choose_from(self) -> SftSettings:
         if self.held_out and not self.keep_epochs:
             raise ValueError("held_out chooses among epochs: set keep_epochs to true as well")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_are_no_epoch_s_model(self) -> SftSettings:
+        if self.lora and self.keep_epochs:
+            raise ValueError("keep_epochs keeps whole models, and a checkpoint of lora is none")
         return self
 
     @model_validator(mode="after")

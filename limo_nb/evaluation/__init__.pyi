@@ -50,3 +50,6 @@ from .tables import DifferenceRow as DifferenceRow
 from .tables import GradedResponse as GradedResponse
 from .tables import ScoreRow as ScoreRow
 from .tables import save_results as save_results
+from .truncation import cut_share as cut_share
+from .truncation import limit_that_would_do as limit_that_would_do
+from .truncation import limits_measured as limits_measured

@@ -13,6 +13,7 @@ from scipy import stats
 from limo_nb.evaluation.estimates import accuracy, difference, paired_strata
 from limo_nb.evaluation.separation import detectable
 from limo_nb.evaluation.tables import AccuracyRow, ComparisonRow
+from limo_nb.evaluation.truncation import cut_share, truncation_of
 
 DRAWS = 4000  # permutations of a permutation test
 
@@ -39,9 +40,10 @@ def accuracies(results: Mapping[str, Sequence[Dataset]]) -> list[AccuracyRow]:
     rows = []
     for model, by_seed in results.items():
         for group in groups(by_seed[0]):
-            facts = dict(vars(accuracy(_part(by_seed, group))))
+            part = _part(by_seed, group)
+            facts = dict(vars(accuracy(part)))
             named = {"model": model, "group": group, "accuracy": facts.pop("value")}
-            rows.append(cast(AccuracyRow, named | facts))
+            rows.append(cast(AccuracyRow, named | facts | truncation_of(part, facts)))
     return rows
 
 
@@ -53,13 +55,15 @@ def comparison(
     Besides the fields of `difference`: `better` and `worse`, the numbers of items on
     which `a` scores higher or lower; `p`, two-sided, of a permutation test that swaps the
     two models item by item; `detectable`, the difference that this many items with the
-    variance found would show 8 times in 10 (None where items do not differ).
+    variance found would show 8 times in 10 (None where items do not differ); `truncations`,
+    the shares of the answers of both that were cut off.
     """
     rows = []
     for group in groups(a[0]):
         one, other = _part(a, group), _part(b, group)
         named = {"model": names[0], "against": names[1], "group": group}
         facts = {**named, **vars(difference(one, other)), **_by_item(one, other)}
+        facts["truncations"] = tuple(cut_share(vars(accuracy(side))) for side in (one, other))
         rows.append(cast(ComparisonRow, facts))
     return rows
 

@@ -23,6 +23,7 @@ from limo_nb.evaluation.intervals import (
     share_interval,
 )
 from limo_nb.evaluation.tables import Counts
+from limo_nb.evaluation.truncation import MANY, cut_share
 from limo_nb.grading.numbers import number
 
 VERDICTS = ("right", "wrong", "unverifiable", "truncated")
@@ -45,7 +46,9 @@ class Estimate:
     varies: str
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        cut = cut_share(vars(self))  # where it is large it says more than the value
+        said = f", {cut:.0%} cut off" if cut > MANY else ""
+        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]{said}"
 
 
 def percent(estimate: Estimate) -> Interval:

@@ -39,6 +39,7 @@ from limo_nb.evaluation.attempts import (
 from limo_nb.evaluation.protocols import Protocol
 from limo_nb.evaluation.separation import separates
 from limo_nb.evaluation.tables import Bounds, ComparisonRow, ScoreRow, save_results
+from limo_nb.evaluation.truncation import truncation_of
 from limo_nb.grading.verdicts import Verdict
 from limo_nb.inference import Engine, complete, model_digest, open_engine
 from limo_nb.problems import gym_facts
@@ -62,7 +63,7 @@ class ScoreRequest:
             "model": self.model,
             "model_digest": model_digest(self.model),
             "protocol": self.protocol.model_dump(mode="json"),
-            "engine": self.engine.model_dump(mode="json", exclude={"workers"}),
+            "engine": self.engine.model_dump(mode="json", exclude={"workers", "force"}),
             "system_prompt": self.system_prompt,
             "grader": grader_version(),
             "judge": self.judge,
@@ -230,7 +231,8 @@ def tabulated(
     number of answers by judged benchmark on which judge and rules disagree; rows that
     have such a benchmark give it as `disagreements`, and the files that list them.
 
-    `truncation` is the share of answers that were cut off. Where there are several
+    `truncation` is the share of answers that were cut off, `limit_wanted` the limit that would
+    do where these are many. Where there are several
     samples k, `pass_at_k` and `cons_at_k` (the majority's answer) are given for all of
     them. `separates`: by how much another model would have to be better to show it
     (`separation.separates`); None where the items cannot tell.
@@ -252,7 +254,7 @@ def tabulated(
             "graded_by": ", ".join(sorted({graders[name] for name in own})),
             "accuracy": found.pop("value"),
             **found,
-            "truncation": found["truncated"] / len(part),
+            **truncation_of([part], found),
             **_of_samples(part),
             **_apart_in(own, apart or {}),
             "separates": separates([part]),

@@ -66,6 +66,8 @@ class AccuracyRow(Counts):
     accuracy: float
     low: float
     high: float
+    truncation: float  # the share of answers that were cut off
+    limit_wanted: int | None  # where it is large: tokens that would do; see `truncation`
 
 
 class DifferenceRow(Counts):
@@ -86,6 +88,7 @@ class ComparisonRow(DifferenceRow):
     worse: int
     p: float
     detectable: float | None
+    truncations: tuple[float, float]  # the shares of `model` and `against`, cut off
 
 
 class Bounds(TypedDict):
@@ -106,6 +109,7 @@ class ScoreRow(Counts):
     low: float
     high: float
     truncation: float  # the share of answers that were cut off
+    limit_wanted: int | None  # where it is large: tokens that would do; see `truncation`
     separates: float | None
     k: NotRequired[int]  # samples of each item, where all have the same number above 1
     pass_at_k: NotRequired[Bounds]

@@ -22,7 +22,7 @@ from limo_nb.core.settings import Profile, SftSettings
 from limo_nb.evaluation import accuracies, benchmark_items
 from limo_nb.experiments.budgets import row_tokens, rows_within, steps_of, with_more_epochs
 from limo_nb.experiments.differences import paired
-from limo_nb.experiments.processes import in_processes
+from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
@@ -160,7 +160,9 @@ def run_ablations(run: Run) -> Artifact:
             for seed in profile.ablations.seeds
             for name, own in settings.items()
         ]  # fmt: skip
-        in_processes(carry_out, runs, profile.engine.workers, "trained and evaluated")
+        in_processes(
+            carry_out, runs, job_processes(profile.engine, base), "trained and evaluated"
+        )
         results = {name: results_of(folder, name) for name in sizes}
         write_json(folder / "settings.json", _settings_table(settings, sizes))
         write_json(folder / "table.json", accuracies(results))

@@ -18,7 +18,7 @@ from limo_nb.core.settings import Profile, Sampling
 from limo_nb.evaluation import accuracies, benchmark_items, evaluate
 from limo_nb.experiments.budgets import at_equal_steps, steps_of
 from limo_nb.experiments.differences import headline_differences
-from limo_nb.experiments.processes import in_processes
+from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, carry_out, results_of
 from limo_nb.experiments.variants import HEADLINE
 from limo_nb.inference import model_digest
@@ -132,7 +132,8 @@ def evaluate_all(run: Run) -> Artifact:
             for name, folders in models.items()
             for number, model in enumerate(folders)
         ]  # fmt: skip
-        in_processes(carry_out, runs, profile.engine.workers, "models evaluated")
+        processes = job_processes(profile.engine, models["base"][0])
+        in_processes(carry_out, runs, processes, "models evaluated")
         results = {name: results_of(folder, name) for name in models}
         write_json(folder / "table.json", accuracies(results))
         write_json(folder / "differences.json", headline_differences(results))

@@ -9,6 +9,7 @@ from .base import EngineFailed as EngineFailed
 from .base import Made as Made
 from .base import NotInstalled as NotInstalled
 from .base import Refused as Refused
+from .base import Underway as Underway
 from .budget_forcing import BudgetForcer as BudgetForcer
 from .chat import DEFAULT_SYSTEM as DEFAULT_SYSTEM
 from .chat import Message as Message
@@ -28,12 +29,17 @@ from .identity import resolve as resolve
 from .identity import source_of as source_of
 from .identity import weights_of as weights_of
 from .models import decoding_precision as decoding_precision
+from .models import is_small as is_small
 from .models import load_model as load_model
 from .models import load_tokenizer as load_tokenizer
 from .models import quiet_bars as quiet_bars
 from .models import token_counter as token_counter
 from .request import complete as complete
 from .sampling import sample as sample
+from .shapes import Shape as Shape
+from .shapes import shape_if_known as shape_if_known
+from .shapes import shape_of as shape_of
 from .store import shared_store as shared_store
 from .vllm_server import serve_vllm as serve_vllm
 from .workers import ALLOCATOR as ALLOCATOR
+from .workers import worker_count as worker_count

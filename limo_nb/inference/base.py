@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple, Protocol, TypedDict, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol, TypedDict, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from limo_nb.core.settings import Sampling
@@ -19,6 +20,8 @@ TOO_LONG = re.compile(
     r"|(prompt|inputs?)\b.*\b(too (long|large)|longer than|exceeds?|must (be|have) (<=|less))",
     re.IGNORECASE | re.DOTALL,
 )
+
+TICK_SECONDS = 5.0  # without a sign of work before one is given
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -73,6 +76,13 @@ Batch = tuple[Ask, ...]  # rows that are computed together
 Made = Sequence[tuple[str, Completion | Refused]]
 
 
+class Underway(NamedTuple):
+    """A sign of work: rows that are being made now, and the tokens that these have so far."""
+
+    rows: int
+    tokens: int  # 0 where the engine does not know
+
+
 class Engine(Protocol):
     """What makes completions; used as a context manager."""
 
@@ -85,8 +95,10 @@ class Engine(Protocol):
     def length(self, prompt: Prompt) -> int:
         """The length of `prompt`, by which rows are grouped."""
 
-    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
-        """Completions as they are ready. `batches` is read when there is room for more.
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made | Underway]:
+        """Completions as they are ready, and signs of work in between.
+
+        `batches` is read when there is room for more.
 
         Raises EngineFailed where no more can be made.
         """
@@ -105,26 +117,52 @@ def too_long(said: str) -> bool:
 
 
 def in_flight(
-    work: Iterable[Work], do: Callable[[Work], Result], slots: int
-) -> Iterator[Result]:
-    """`do` of every piece of `work`, `slots` at a time in threads, as they are ready.
+    work: Iterable[Work], do: Callable[[Work], Iterable[Result]], slots: int,
+    tick: Callable[[int], Result] | None = None,
+) -> Iterator[Result]:  # fmt: skip
+    """What `do` yields of every piece of `work`, `slots` at a time in threads, as it comes.
 
     Work is taken, in the caller's thread, when a slot is free. Where a piece fails, no
     more is taken, those in flight are still handed out, and then the error is raised:
-    what was paid for is kept.
+    what was paid for is kept. After TICK_SECONDS in which nothing came, `tick` of the
+    number of pieces in flight is handed out.
     """
     work = iter(work)
+    ready: SimpleQueue[Any] = SimpleQueue()
+
+    def drain(piece: Work) -> None:
+        error: BaseException | None = None
+        try:
+            for result in do(piece):
+                ready.put(result)
+        except BaseException as raised:
+            error = raised
+        ready.put(_Ended(error))
+
     error: BaseException | None = None
     pool = ThreadPoolExecutor(slots)
     try:
-        running = {pool.submit(do, piece) for piece in islice(work, slots)}
+        running = len([pool.submit(drain, piece) for piece in islice(work, slots)])
         while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            error = error or next(filter(None, (future.exception() for future in done)), None)
-            if error is None:
-                running |= {pool.submit(do, piece) for piece in islice(work, len(done))}
-            yield from (future.result() for future in done if not future.exception())
+            try:
+                found = ready.get(timeout=TICK_SECONDS)
+            except Empty:
+                if tick:
+                    yield tick(running)
+                continue
+            if not isinstance(found, _Ended):
+                yield found
+                continue
+            error = error or found.error
+            more = [] if error else list(islice(work, 1))
+            running += len([pool.submit(drain, piece) for piece in more]) - 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if error is not None:
         raise error
+
+
+class _Ended(NamedTuple):
+    """A piece of work in flight has ended, perhaps by `error`."""
+
+    error: BaseException | None

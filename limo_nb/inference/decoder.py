@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,12 +21,19 @@ from transformers.cache_utils import DynamicLayer
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import Completion
 from limo_nb.inference.chat import answer_text
-from limo_nb.inference.models import load_model, stop_token_ids
+from limo_nb.inference.models import SMALL_BYTES, load_model, stop_token_ids
 
 # Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
 # row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
 # about three times the rate (benchmarks/generation.py).
 SEGMENT = 32
+# Operations between two sweeps on a CPU, at most: a large model takes seconds a token there,
+# and what it does must be seen. It depends on sizes alone, so that runs can be repeated.
+SEGMENT_FLOPS = 5e11
+# A batch that lasts longer hands out the rows that have ended: a kill costs no more. What is
+# decoded anew then has fewer batch-mates, and sums of floats are rounded otherwise; a shorter
+# batch is handed out as a whole, and can be repeated to the bit.
+KEEP_SECONDS = 30.0
 # Padded tokens of one pass over prompts. What a pass of 250 prompts leaves between layers
 # fits no cache of a CPU; in parts of this size it took less than half of the time.
 PREFILL_TOKENS = 4096
@@ -76,6 +84,14 @@ def empty_layer(dtype: torch.dtype) -> DynamicLayer:
     return PreallocatedLayer() if dtype == torch.float32 else DynamicLayer()
 
 
+class Decoded(NamedTuple):
+    """What a batch has come to: rows that have ended, by place, and those on their way."""
+
+    ended: list[tuple[int, Completion]]
+    rows: int  # that are on their way
+    tokens: int  # which these have so far
+
+
 class Decoder:
     """Batched sampling with `generate`: the part that runs in each worker process."""
 
@@ -89,6 +105,9 @@ class Decoder:
         self.model.generation_config = GenerationConfig(
             eos_token_id=stops, pad_token_id=self.tokenizer.pad_token_id
         )
+        self.flops = 2 * self.model.num_parameters()  # of one token
+        weights = (p.numel() * p.element_size() for p in self.model.parameters())
+        self.small = sum(weights) < SMALL_BYTES
 
     def decode(
         self,
@@ -101,9 +120,33 @@ class Decoder:
 
         Row i draws from random numbers that start at `seeds[i]`; greedy rows draw none.
         """
-        with torch.inference_mode(), _one_thread():
-            rows = self._generate(prompts, torch.tensor(owners), seeds, sampling)
-        return [self._completion(ids, sampling.max_new_tokens) for ids in rows]
+        parts = self.parts(prompts, owners, seeds, sampling)
+        made = dict(row for part in parts for row in part.ended)
+        return [made[place] for place in range(len(owners))]
+
+    def parts(
+        self,
+        prompts: list[list[int]],
+        owners: Sequence[int],
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> Iterator[Decoded]:
+        """The same as it comes: rows that have ended, twice a minute and at the end."""
+        held: list[tuple[int, Completion]] = []
+        handed, limit = time.monotonic(), sampling.max_new_tokens
+        steps = self._generate(prompts, torch.tensor(owners), seeds, sampling)
+        while True:
+            # Only while this works: whoever takes the parts computes in between.
+            with torch.inference_mode(), _threads(self.small):
+                step = next(steps, None)
+            if step is None:
+                break
+            ended, rows, tokens = step
+            held += [(place, self._completion(ids, limit)) for place, ids in ended]
+            due = not rows or time.monotonic() - handed >= KEEP_SECONDS
+            yield Decoded(held if due else [], rows, tokens)
+            if due:
+                held, handed = [], time.monotonic()
 
     def _completion(self, ids: torch.Tensor, limit: int) -> Completion:
         """Cut `ids` (made tokens, padded after the end) at the first stop token."""
@@ -115,19 +158,27 @@ class Decoder:
     def _generate(
         self, prompts: list[list[int]], owners: torch.Tensor, seeds: Sequence[int],
         sampling: Sampling,
-    ) -> list[torch.Tensor]:  # fmt: skip
-        """New token ids per row. Finished rows leave the batch every SEGMENT tokens."""
+    ) -> Iterator[tuple[list[tuple[int, torch.Tensor]], int, int]]:  # fmt: skip
+        """(ended rows with their new ids, rows left, tokens that these have), by segments.
+
+        Finished rows leave the batch after every segment.
+        """
         device = self.model.device
         ids, mask = left_padded(prompts, self.tokenizer.pad_token_id)
         ids, mask, owners = ids.to(device), mask.to(device), owners.to(device)
         width, limit = ids.shape[1], sampling.max_new_tokens
-        cache = self._prefilled(ids, mask, owners)
-        segment = SEGMENT if cache is not None else limit
+        parts: list[Any] | None = [] if self._plain_cache(width) else None
+        if parts is not None:
+            for part in self._prefills(ids[:, :-1], mask[:, :-1]):
+                parts.append(part)
+                yield [], len(owners), 0
+        cache = self._joined(parts, owners) if parts is not None else None
+        del parts
         ids, mask, places = ids[owners], mask[owners], torch.arange(len(owners))
-        made: list[torch.Tensor] = [ids.new_empty(0)] * len(owners)
         streams = [np.random.default_rng(seed) for seed in seeds]
         while len(ids):
             done = ids.shape[1] - width
+            segment = self._segment(len(ids)) if cache is not None else limit
             tokens = min(segment, limit - done)
             full = self.model.generate(
                 ids, attention_mask=mask, past_key_values=cache,
@@ -136,36 +187,51 @@ class Decoder:
             )  # fmt: skip
             new = full[:, width:]
             going = ~torch.isin(new, self.stops).any(1) & (new.shape[1] < limit)
-            for place, row in zip(places[~going.cpu()].tolist(), new[~going], strict=True):
-                made[place] = row.cpu()
+            gone = zip(places[~going.cpu()].tolist(), new[~going].cpu(), strict=True)
             ids, places = full[going], places[going.cpu()]
             streams = [streams[place] for place in going.nonzero().flatten().tolist()]
             mask = torch.cat([mask[going], mask.new_ones(len(ids), new.shape[1] - done)], 1)
             if cache is not None and len(ids):
                 cache.batch_select_indices(going.nonzero().flatten())
-        return made
+            yield list(gone), len(ids), len(ids) * new.shape[1]
 
-    def _prefilled(
-        self, ids: torch.Tensor, mask: torch.Tensor, owners: torch.Tensor
-    ) -> DynamicCache | None:
-        """Keys and values of all prompts but their last tokens, one row per owner.
+    def _segment(self, rows: int) -> int:
+        """Tokens until the next sweep of a batch of `rows`."""
+        if self.model.device.type != "cpu":
+            return SEGMENT
+        return max(1, min(SEGMENT, int(SEGMENT_FLOPS / (self.flops * rows))))
 
-        None where the model's cache is not a plain one (sliding windows, recurrent
-        states): such models take the ordinary way through `generate`.
+    def _plain_cache(self, width: int) -> bool:
+        """Whether prompts of `width` tokens are read ahead, once for all of their samples.
+
+        Not where the model's cache is no plain one (sliding windows, recurrent states): such
+        models take the ordinary way through `generate`.
+        """
+        layers = DynamicCache(config=self.model.config).layers
+        return width > 1 and all(type(layer) is DynamicLayer for layer in layers)
+
+    def _prefills(
+        self, ids: torch.Tensor, mask: torch.Tensor
+    ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+        """Keys and values of all prompts but their last tokens, some prompts at a time."""
+        rows = max(1, PREFILL_TOKENS // ids.shape[1])
+        for pair in zip(ids.split(rows), mask.split(rows), strict=True):
+            yield self._states(*pair)
+
+    def _joined(self, parts: Sequence[list[Any]], owners: torch.Tensor) -> DynamicCache:
+        """What `_prefills` made as a cache that has one row per owner; `parts` is used up.
+
+        Layer after layer, each of which is let go at once: all together are gigabytes.
         """
         cache = DynamicCache(config=self.model.config)
-        if ids.shape[1] < 2 or any(type(layer) is not DynamicLayer for layer in cache.layers):
-            return None
-        ids, mask = ids[:, :-1], mask[:, :-1]
-        rows = max(1, PREFILL_TOKENS // ids.shape[1])
-        pairs = zip(ids.split(rows), mask.split(rows), strict=True)
-        parts = [self._states(*pair) for pair in pairs]
         layers = [empty_layer(self.model.dtype) for _ in cache.layers]
-        for layer, held in zip(layers, zip(*parts, strict=True), strict=True):
+        for layer in layers:
+            held = [part.pop(0) for part in parts]
             keys, values = (torch.cat(tensors) for tensors in zip(*held, strict=True))
+            del held
             layer.update(keys, values)
+            layer.batch_select_indices(owners)
         cache.layers = list(layers)
-        cache.batch_select_indices(owners)
         return cache
 
     def _states(
@@ -230,10 +296,14 @@ def _drawing(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """One CPU thread: sums, and so samples, must not depend on who else computes."""
+def _threads(one: bool) -> Iterator[None]:
+    """One CPU thread, or as many as torch was given.
+
+    Of a small model's sums, and so of its samples, none must depend on who else computes,
+    and its steps are too short to be shared.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1 if one else before)
     try:
         yield
     finally:

@@ -11,7 +11,15 @@ from typing import Any
 
 from limo_nb.core.machine import cores
 from limo_nb.core.settings import EngineSettings, Sampling
-from limo_nb.inference.base import Ask, Batch, Completion, EngineFailed, Made, Refused
+from limo_nb.inference.base import (
+    Ask,
+    Batch,
+    Completion,
+    EngineFailed,
+    Made,
+    Refused,
+    Underway,
+)
 from limo_nb.inference.chat import Prompt, answer_text, prompt_ids
 from limo_nb.inference.identity import gguf_path, model_digest, quantisation_of
 from limo_nb.inference.llamacpp_server import serve_llamacpp
@@ -74,7 +82,7 @@ class LlamacppEngine(OpenAIEngine):
         """Tokens of `prompt`."""
         return len(self._ids(prompt))
 
-    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made | Underway]:
         """Rows as they end. A batch that needs longer contexts gets another server."""
         left = iter(batches)
         waiting = [batch for batch in (next(left, None),) if batch]

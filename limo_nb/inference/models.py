@@ -56,12 +56,16 @@ def decoding_precision(name: str, dtype: str = "auto", device: str | None = None
     its time goes into many small operations and not into products (measured: 7.9 s in 32
     bits, 8.5 s in bfloat16 where products take a sixth of the time; benchmarks/RESULTS.md).
     """
-    folder = Path(resolve(name))
-    small = folder.is_dir() and _weight_bytes(folder) < SMALL_BYTES
     on_cpu = not torch.cuda.is_available() if device is None else device == "cpu"
-    if dtype == "auto" and on_cpu and small:
+    if dtype == "auto" and on_cpu and is_small(name):
         return Precision("float32", "so small a model decodes no faster in bfloat16")
     return settle(dtype, device)
+
+
+def is_small(name: str) -> bool:
+    """Whether `name` is in a local folder and its weights are few."""
+    folder = Path(resolve(name))
+    return folder.is_dir() and _weight_bytes(folder) < SMALL_BYTES
 
 
 def _weight_bytes(folder: Path) -> int:

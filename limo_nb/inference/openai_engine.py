@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -23,6 +24,7 @@ from limo_nb.inference.base import (
     EngineFailed,
     Made,
     Refused,
+    Underway,
     in_flight,
     public_address,
     too_long,
@@ -88,12 +90,15 @@ class OpenAIEngine:
             len(prompt) if isinstance(prompt, str) else sum(len(m["content"]) for m in prompt)
         )
 
-    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made | Underway]:
         """Rows as the server answers them, in any order."""
         asks = (ask for batch in batches for ask in batch)
-        yield from in_flight(
-            asks, lambda ask: [(ask.key, self._ask(ask, sampling))], self.slots
-        )
+
+        def answer(ask: Ask) -> Iterator[Made | Underway]:
+            yield [(ask.key, self._ask(ask, sampling))]
+
+        # How far an answer is a server tells only while it streams, a message a token.
+        yield from in_flight(asks, answer, self.slots, lambda rows: Underway(rows, 0))
 
     @property
     def slots(self) -> int:
@@ -126,7 +131,7 @@ class OpenAIEngine:
         }  # fmt: skip
         if isinstance(ask.prompt, str):
             raw = self._client.completions.create(prompt=ask.prompt, **given)
-            return raw.choices[0], raw.usage
+            return self._only(raw), raw.usage
         if self._template:  # vLLM, SGLang and llama.cpp hand them to the chat template
             given |= {"extra_body": {"chat_template_kwargs": self._template}}
         ask_chat = partial(self._client.chat.completions.create, **given)
@@ -136,7 +141,17 @@ class OpenAIEngine:
             if not NO_SYSTEM.search(error.response.text):
                 raise
             chat = ask_chat(messages=before_the_question(ask.prompt))
-        return chat.choices[0], chat.usage
+        return self._only(chat), chat.usage
+
+    def _only(self, reply: Any) -> Any:
+        """The one choice of `reply`; some servers put an error where choices should be."""
+        if not reply.choices:
+            said = json.dumps(reply.model_dump(exclude_none=True), default=str)[:500]
+            raise EngineFailed(
+                f"{self.server} answered without any choice: {said}. What has arrived is kept; "
+                "look at the server's log, and run again"
+            )
+        return reply.choices[0]
 
     def _completion(self, choice: Any, usage: Any) -> Completion:
         message = getattr(choice, "message", None)

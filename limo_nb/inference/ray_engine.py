@@ -24,6 +24,7 @@ from limo_nb.inference.base import (
     EngineFailed,
     Made,
     Refused,
+    Underway,
 )
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.engines import open_engine
@@ -34,21 +35,22 @@ from limo_nb.inference.workers import worker_variables
 class RayEngine:
     """`settings.workers` actors, each with an engine of the kind `settings.over`.
 
-    The cluster is the one that `RAY_ADDRESS` names, or a local one. Its GPUs are divided
-    among the actors; with vLLM an actor spreads the model over its share. Rows are those
-    that the engine below would make, so both find each other's in a store. All batches
-    of a request are claimed at once: Ray Data wants to know its input.
+    For "auto" there is one for each GPU, or just one. The cluster is the one that
+    `RAY_ADDRESS` names, or a local one. Its GPUs are divided among the actors; with vLLM an
+    actor spreads the model over its share. Rows are those that the engine below would make,
+    so both find each other's in a store. All batches of a request are claimed at once: Ray
+    Data wants to know its input.
     """
 
     def __init__(
         self, settings: EngineSettings, model: str, base_url: str | None = None
     ) -> None:
-        self.batch_size, self.workers = settings.batch_size, settings.workers
+        self._wanted = settings.workers
         below = settings.model_copy(update={"kind": settings.over, "workers": 1})
         self._below = open_engine(below, model, base_url)
         known = model if below.kind == "openai" else exact_name(model)  # a server's own name
         self._actor = {"settings": below.model_dump(), "model": known, "base_url": base_url}
-        self.identity = self._below.identity
+        self.identity, self.batch_size = self._below.identity, self._below.batch_size
         self.actors: set[str] = set()  # node and process of those that have answered
 
     def __enter__(self) -> RayEngine:
@@ -70,13 +72,15 @@ class RayEngine:
         asked = [{"batch": json.dumps(batch)} for batch in batches]
         if not asked:
             return
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        actors = (gpus or 1) if self._wanted == "auto" else self._wanted
         # One block for each batch, so that each is handed on when it is ready.
         made = ray.data.from_items(asked, override_num_blocks=len(asked)).map_batches(
             Actor,
             fn_constructor_kwargs={**self._actor, "sampling": sampling.model_dump()},
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=self.workers),
-            num_gpus=ray.cluster_resources().get("GPU", 0) // self.workers,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_gpus=gpus // actors,
             runtime_env={"env_vars": worker_variables()},
         )
         for row in _told(made.iter_rows()):
@@ -111,5 +115,10 @@ class Actor:
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
         """The rows of one batch, and which actor made them."""
         batch = tuple(Ask(*values) for values in json.loads(rows["batch"][0]))
-        made = [row for ready in self.engine.run([batch], self.sampling) for row in ready]
+        made = [row for ready in self._ready(batch) for row in ready]
         return {"made": [json.dumps(made)], "actor": [self.name]}
+
+    def _ready(self, batch: Batch) -> Iterator[Made]:
+        """What the engine hands out; Ray Data passes whole batches on, and no signs of work."""
+        ready = self.engine.run([batch], self.sampling)
+        return (made for made in ready if not isinstance(made, Underway))

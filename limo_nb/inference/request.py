@@ -16,10 +16,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from limo_nb.core.progress import (
-    Bar,
-    progress_bar,
-)
+from limo_nb.core.progress import Bar, Pace, progress_bar
 from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import (
     Ask,
@@ -29,12 +26,15 @@ from limo_nb.inference.base import (
     Engine,
     EngineFailed,
     Refused,
+    Underway,
 )
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.store import Store
 
 PAUSE = 0.5  # seconds between two looks at what another process is making
 NAMED = 5  # refused items that a warning names
+# Rate and time left follow tokens and stand in the postfix.
+BAR = "{desc}: {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{unit} [{elapsed}{postfix}]"
 
 
 def complete(
@@ -78,7 +78,7 @@ def _fill(
 ) -> dict[str, Refused]:
     """Have `kept` hold all of `asks`; returns what the engine refused, by its keys."""
     made = kept.made()
-    with progress_bar(len(asks), "completions", label, len(made)) as bar:
+    with progress_bar(len(asks), "completions", label, len(made), BAR) as bar:
         if len(made) == len(asks):
             return {}
         before = kept.made(kept.mark(_request(engine, asks)))
@@ -138,21 +138,24 @@ def _make(
 
     Returns what the engine refused, by its keys.
     """
-    tokens = 0
     refused: dict[str, Refused] = {}
+    pace = Pace(int(bar.total - bar.n), sampling.max_new_tokens)
     while batches := _unfinished(batches, kept.made() | refused.keys()):
         claimed: list[int] = []
         received = 0
         for ready in engine.run(_claimed(kept, batches, claimed), sampling):
+            if isinstance(ready, Underway):
+                pace.underway = ready
+                bar.sign(str(pace))
+                continue
             done = [(key, row) for key, row in ready if isinstance(row, Completion)]
             kept.keep(done)
             if not_done := {key: row for key, row in ready if isinstance(row, Refused)}:
                 kept.release(not_done)  # another process must not wait for them for ever
                 refused |= not_done
             received += len(ready)
-            tokens += sum(completion.tokens for _, completion in done)
-            seconds = bar.format_dict["elapsed"] or 1e-9
-            bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s", refresh=False)
+            pace.end(len(ready), sum(completion.tokens for _, completion in done))
+            bar.set_postfix_str(str(pace), refresh=False)
             bar.update(len(ready))
         if received != sum(claimed):
             raise RuntimeError(f"{received} completions came for {sum(claimed)} rows")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
+import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -17,19 +18,21 @@ from limo_nb.core.settings import (
 )
 from limo_nb.inference.base import (
     Batch,
-    Completion,
     Made,
+    Underway,
     in_flight,
 )
 from limo_nb.inference.chat import (
     Prompt,
     prompt_ids,
 )
-from limo_nb.inference.decoder import Decoder
+from limo_nb.inference.decoder import Decoded, Decoder
 from limo_nb.inference.identity import exact_name, model_digest, weights_of
-from limo_nb.inference.models import decoding_precision, load_tokenizer
+from limo_nb.inference.models import decoding_precision, is_small, load_tokenizer
+from limo_nb.inference.needs import check_decoding, decoding_parts, rows_at_once
+from limo_nb.inference.shapes import shape_if_known
 from limo_nb.inference.templates import DEFAULT_CHAT
-from limo_nb.inference.workers import Worker
+from limo_nb.inference.workers import Worker, worker_count
 
 FEW_ROWS = 64  # not worth the seconds that worker processes need to start
 # To be raised when the decoder's draws change: stored completions would be other ones.
@@ -40,7 +43,10 @@ class TransformersEngine:
     """`generate` in this process (one worker, or few rows) or in resident workers."""
 
     def __init__(self, settings: EngineSettings, model: str) -> None:
-        self.name, self.batch_size = exact_name(model), settings.batch_size
+        self.name = exact_name(model)
+        self.shape = shape_if_known(self.name)
+        self.small, self.count = is_small(model), worker_count(settings, model)
+        self.batch_size = rows_at_once(self.shape, settings.batch_size, self.small)
         dtype = decoding_precision(model, settings.dtype).dtype
         self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
@@ -50,6 +56,7 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(model)
         self._workers: list[Worker] = []
         self._decoder: Decoder | None = None
+        self._told = False
 
     def __enter__(self) -> TransformersEngine:
         return self
@@ -63,46 +70,80 @@ class TransformersEngine:
         """Tokens of `prompt`."""
         return len(prompt_ids(self.tokenizer, prompt, self.settings.chat))
 
-    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
-        """Batch after batch, those of several workers as they are ready."""
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made | Underway]:
+        """Batch after batch, those of several workers as they are ready.
+
+        Raises NotEnoughMemory before a model is loaded where the first batch, which has the
+        longest prompts, would not fit.
+        """
         batches = iter(batches)
-        head: list[Batch] = []
-        while self.settings.workers > 1 and sum(map(len, head)) <= FEW_ROWS:
+        head = list(islice(batches, 1))
+        while head and self.count > 1 and sum(map(len, head)) <= FEW_ROWS:
             more = next(batches, None)
             if more is None:
                 break
             head.append(more)
+        if not head:
+            return
         few = not self._workers and sum(map(len, head)) <= FEW_ROWS
+        here = self.count == 1 or few
+        self._check_memory(head[0], sampling, 1 if here else self.count)
         batches = chain(head, batches)
-        if self.settings.workers == 1 or few:
+        if here:
             for batch in batches:
-                yield _named(batch, self._here(self._request(batch, sampling)))
+                asked = self._request(batch, sampling)
+                yield from _handed_out(batch, self._here(asked))
         else:
             yield from self._spread(batches, sampling)
 
     def _request(self, batch: Batch, sampling: Sampling) -> dict[str, Any]:
         return request(self.tokenizer, batch, sampling, self.settings.chat)
 
-    def _here(self, asked: dict[str, Any]) -> list[Completion]:
+    def _check_memory(self, batch: Batch, sampling: Sampling, processes: int) -> None:
+        """Ask for memory while nothing is loaded; a large model's need is told."""
+        if self.shape is None or self._decoder or self._workers:
+            return
+        shape, dtype = self.shape, self.settings.dtype
+        width = self.length(batch[0].prompt) + sampling.max_new_tokens
+        said = check_decoding(
+            f"{self.name} with {len(batch)} rows of up to {width:,} tokens at once",
+            lambda rows: decoding_parts(shape, dtype, rows, width, sampling.temperature > 0),
+            len(batch), processes, self.settings.force,
+        )  # fmt: skip
+        if not (self.small or self._told):
+            print(said, file=sys.stderr, flush=True)
+        self._told = True
+
+    def _here(self, asked: dict[str, Any]) -> Iterator[Decoded]:
         if self._decoder is None:
             self._decoder = Decoder(self.name, self.settings.dtype, _device(0))
         sampling = Sampling(**asked["sampling"])
-        return self._decoder.decode(asked["prompts"], asked["owners"], asked["seeds"], sampling)
+        return self._decoder.parts(asked["prompts"], asked["owners"], asked["seeds"], sampling)
 
-    def _spread(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+    def _spread(
+        self, batches: Iterable[Batch], sampling: Sampling
+    ) -> Iterator[Made | Underway]:
         """Hand each batch to a worker that is free."""
-        while len(self._workers) < self.settings.workers:
+        while len(self._workers) < self.count:
             device = _device(len(self._workers))
             self._workers.append(Worker(self.name, self.settings.dtype, device))
         idle: queue.Queue[Worker] = queue.Queue()
         for worker in self._workers:
             idle.put(worker)
 
-        def ask(batch: Batch) -> Made:
+        underway: dict[str, Underway] = {}
+
+        def ask(batch: Batch) -> Iterator[Made | Underway]:
             worker = idle.get()
             try:
-                return _named(batch, worker.ask(self._request(batch, sampling)))
+                asked = self._request(batch, sampling)
+                for ready in _handed_out(batch, worker.ask(asked)):
+                    if isinstance(ready, Underway):
+                        underway[batch[0].key] = ready
+                        ready = Underway(*map(sum, zip(*[*underway.values()], strict=True)))
+                    yield ready
             finally:
+                underway.pop(batch[0].key, None)
                 idle.put(worker)
 
         try:
@@ -111,6 +152,14 @@ class TransformersEngine:
             # Workers that are busy would answer a question that nobody asks any more.
             self.__exit__()
             raise
+
+
+def _handed_out(batch: Batch, parts: Iterable[Decoded]) -> Iterator[Made | Underway]:
+    """What a decoder makes of `batch`, under the names of its rows."""
+    for part in parts:
+        if part.ended:
+            yield [(batch[place].key, made) for place, made in part.ended]
+        yield Underway(part.rows, part.tokens)
 
 
 def request(
@@ -129,10 +178,6 @@ def request(
         "seeds": [ask.seed for ask in batch],
         "sampling": sampling.model_dump(include=values),
     }
-
-
-def _named(batch: Batch, completions: list[Completion]) -> Made:
-    return [(ask.key, made) for ask, made in zip(batch, completions, strict=True)]
 
 
 def _device(index: int) -> str:

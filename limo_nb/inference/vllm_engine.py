@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -21,12 +22,14 @@ from limo_nb.core.settings import (
     Sampling,
 )
 from limo_nb.inference.base import (
+    TICK_SECONDS,
     Ask,
     Batch,
     Completion,
     EngineFailed,
     Made,
     Refused,
+    Underway,
     too_long,
 )
 from limo_nb.inference.chat import (
@@ -69,7 +72,7 @@ class VllmEngine:
         """Tokens of `prompt`."""
         return len(prompt_ids(self.tokenizer, prompt, self._chat))
 
-    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made]:
+    def run(self, batches: Iterable[Batch], sampling: Sampling) -> Iterator[Made | Underway]:
         """Rows join while others are on their way, and are kept when they end.
 
         `LLM.generate` would hand a batch on when its longest chain has ended, so the
@@ -78,6 +81,7 @@ class VllmEngine:
         """
         asks = (ask for batch in batches for ask in batch)
         flying: set[str] = set()
+        told = time.monotonic()
         try:
             while True:
                 ready: list[tuple[str, Completion | Refused]] = []
@@ -93,6 +97,9 @@ class VllmEngine:
                 ready += [(o.request_id, _completion(o.outputs[0])) for o in outputs]
                 if ready:
                     yield ready
+                if time.monotonic() - told >= TICK_SECONDS:
+                    told = time.monotonic()
+                    yield Underway(len(flying), 0)
         finally:
             if flying:  # nobody waits for them any more
                 self._engine.abort_request(list(flying))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
 # Fields of the settings that do not change what a run computes.
-ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out"}
+ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out", "force"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class TrainingJob:
     key: str
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     why: str = ""  # the precision was chosen; empty where it was asked for
+    rows: int = 0  # as they are encoded; 0 for a run that is done
+    longest: int = 0  # tokens of the longest of them
+    tokens: int = 0  # of all of them
 
     def save(self, folder: Path) -> None:
         """Write `job.json`."""
@@ -75,6 +78,18 @@ class LogRow(TypedDict):
     learning_rate: float
     tokens_per_second: float  # since the run was started or continued
     seconds: float  # of all of it, interruptions left out
+    memory_gib: float  # the peak of this rank
+
+
+class PaceRow(TypedDict):
+    """`pace.json`: how far the pass is that ended last, written about once a second."""
+
+    step: int  # optimiser steps that are done
+    pass_: int  # passes of the next one
+    passes: int  # of every step
+    tokens: int  # read since the run was started or continued
+    earlier: int  # read before that
+    seconds: float  # since then
     memory_gib: float  # the peak of this rank
 
 
@@ -109,7 +124,8 @@ def prepare(
     )  # fmt: skip
     _refuse_another(task.folder, job)
     if not is_done(task.folder, key):
-        _check_rows(task)
+        lengths = _check_rows(task)
+        job = replace(job, rows=len(lengths), longest=max(lengths), tokens=sum(lengths))
         write_atomic(task.folder / "rows.jsonl", text)
         job.save(task.folder)
         for old in task.folder.glob("error-rank*.txt"):
@@ -127,6 +143,12 @@ def read_log(path: Path) -> list[LogRow]:
     """The rows of `log.jsonl`; a last line that is being written is left out."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
+
+
+def read_pace(folder: Path) -> PaceRow | None:
+    """What `pace.json` says; None where no pass has ended yet."""
+    path = folder / "pace.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _refuse_another(folder: Path, job: TrainingJob) -> None:
@@ -152,8 +174,11 @@ def _refuse_another(folder: Path, job: TrainingJob) -> None:
     )
 
 
-def _check_rows(task: Task) -> None:
-    """Fail on faulty rows before any process starts; tell which rows are too long."""
+def _check_rows(task: Task) -> list[int]:
+    """Fail on faulty rows before any process starts; tell which rows are too long.
+
+    The lengths of all rows as they are encoded.
+    """
     tokenizer, settings = load_tokenizer(task.model), task.settings
     limit = settings.max_tokens
     encoded = encode(
@@ -169,3 +194,4 @@ def _check_rows(task: Task) -> None:
         )
     if encoded.over:
         print(over_length_report(encoded, limit))
+    return encoded.lengths

@@ -13,25 +13,28 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from limo_nb.core import memory
 from limo_nb.core.machine import ONE_THREAD, cores
 from limo_nb.core.progress import LiveLine
 from limo_nb.core.settings import SftSettings
-from limo_nb.inference import ALLOCATOR
-from limo_nb.sft.auto import check_liger, choices
+from limo_nb.inference import ALLOCATOR, is_small
+from limo_nb.sft.auto import check_ways, choices
+from limo_nb.sft.fit import check_jobs, less_for, runs_alone
 from limo_nb.sft.job import (
     CHECKPOINT_SECONDS,
-    LogRow,
     Task,
     TrainingJob,
     is_done,
     prepare,
     read_log,
+    read_pace,
 )
 from limo_nb.sft.passes import rank_share
 from limo_nb.sft.train import run_job
@@ -44,6 +47,7 @@ DISK_FULL = (
     "No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing",
     "inline_container.cc",
 )  # fmt: skip
+RANK_KILLED = "return code = -9"  # how DeepSpeed's launcher says that a rank was killed
 ROOM = 2**20  # bytes: with less the ranks cannot even tell why they failed
 END_SECONDS = 10.0  # for killed processes to be gone
 GRACE_SECONDS = 20.0  # for the processes to end after the last artefact was written
@@ -78,7 +82,7 @@ def fine_tune_many(
         raise ValueError(f"one start has one number of ranks, and the tasks have {counts}")
     for task in tasks:
         rank_share(task.settings, task.settings.ranks)  # what ranks cannot share fails here
-        check_liger(task.settings)
+        check_ways(task.settings, not runs_alone(task.settings))
     jobs = [prepare(task, checkpoint_seconds, here=True) for task in tasks]
     waiting = []
     for task, job in zip(tasks, jobs, strict=True):
@@ -100,13 +104,15 @@ def fine_tune_here(
     folder: Path,
 ) -> Path:
     """The same Trainer in this process, one rank, without DeepSpeed: for small models."""
-    check_liger(settings)
+    check_ways(settings, deepspeed=False)
     job = prepare(Task(rows, model, settings, seed, system_prompt, folder), here=True)
     if is_done(folder, job.key):
         print(f"{folder}: unchanged, {_summary(folder)}")
         return folder / "model"
+    if (said := check_jobs([job], alone=True)) and not is_small(model):
+        print(said, flush=True)
     line = LiveLine()
-    run_job(folder, show=lambda row: line.write(_state(folder, row)))
+    run_job(folder, show=lambda: line.write(_state(folder)))
     line.finish(f"{folder.name}: {_summary(folder)}")
     return folder / "model"
 
@@ -114,6 +120,8 @@ def fine_tune_here(
 def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str], list[str]]:
     """(environment, command) that trains `folders`; the command works in a terminal."""
     environment = {}
+    if ranks == 1 and not torch.cuda.is_available():  # as `runs_alone`
+        return {}, ["python", "-m", "limo_nb.sft", *map(str, folders)]
     if not torch.cuda.is_available():
         threads = max(1, cores() // ranks)
         environment = {
@@ -142,40 +150,62 @@ def _free_port() -> int:
 
 def _launch(runs: Sequence[tuple[Path, TrainingJob]]) -> None:
     """Run the ranks in a process group of their own until all folders are done."""
-    folders = [folder for folder, _ in runs]
-    for said in dict.fromkeys(choices(job.settings, job.why) for _, job in runs):
-        print(said)
-    extra, command = launch_command(folders, runs[0][1].settings.ranks)
+    folders, jobs = [folder for folder, _ in runs], [job for _, job in runs]
+    alone = runs_alone(jobs[0].settings)
+    said = [choices(job.settings, job.why, job.model, not alone) for job in jobs]
+    for words in filter(None, dict.fromkeys([*said, check_jobs(jobs, alone)])):
+        print(words)
+    extra, command = launch_command(folders, jobs[0].settings.ranks)
     print("In a terminal:", _typed(extra, command, folders), flush=True)
     home = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **extra, "PYTHONPATH": path, "LIMO_NB_WATCH": "1"}
-    environment |= ALLOCATOR | {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if is_small(jobs[0].model):  # else what is kept for the next pass is too much memory
+        environment |= ALLOCATOR
     console = folders[0] / "console.log"
-    started, line = time.monotonic(), LiveLine()
+    started, line, seen = time.monotonic(), LiveLine(), Seen(memory.kills())
     # `python -m` and not the `deepspeed` script: the environment's folder of scripts
     # need not be on the PATH of a notebook's kernel.
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", *command[1:]]
+    module = "limo_nb.sft" if alone else "deepspeed.launcher.runner"
+    command = [sys.executable, "-m", module, *command[3 if alone else 1 :]]
     with console.open("w") as output:
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            _watch(process, folders, line)
+            _watch(process, folders, line, seen)
         finally:
             _end(process)
-    _check(runs, process.returncode, console)
+    _check(runs, process.returncode, console, seen)
     for folder in folders:
         print(f"{folder.name}: {_summary(folder)}")
     line.finish(f"{len(folders)} trained in {time.monotonic() - started:.1f} s with start-up")
 
 
-def _watch(process: subprocess.Popen, folders: Sequence[Path], line: LiveLine) -> None:
+@dataclass
+class Seen:
+    """What was seen of the memory of the ranks while they ran."""
+
+    kills: int  # of the kernel, before they began
+    most: int = 0  # bytes that all of them held together
+    at: float = 0.0  # when it was looked at last
+
+    def look(self, pid: int) -> None:
+        """Look at the process `pid` and its children, once a second."""
+        if time.monotonic() - self.at >= 1:
+            self.most, self.at = max(self.most, memory.process_bytes(pid)), time.monotonic()
+
+
+def _watch(
+    process: subprocess.Popen, folders: Sequence[Path], line: LiveLine, seen: Seen
+) -> None:
     """Show progress until the ranks end; those that outlive their work are not waited for."""
     started, done_at = time.monotonic(), 0.0
     while process.poll() is None:
         line.write(_progress(folders, started))
+        seen.look(process.pid)
         time.sleep(0.25)
         if not done_at and all((folder / "done.json").exists() for folder in folders):
             done_at = time.monotonic()
@@ -199,13 +229,15 @@ def _end(process: subprocess.Popen) -> None:
         process.stdin.close()
 
 
-def _check(runs: Sequence[tuple[Path, TrainingJob]], status: int, console: Path) -> None:
+def _check(
+    runs: Sequence[tuple[Path, TrainingJob]], status: int, console: Path, seen: Seen
+) -> None:
     """Judge by what was left: a rank may abort after its work was done, or before."""
-    failed = [
-        folder
+    failed = {
+        folder: job
         for folder, job in runs
         if not (is_done(folder, job.key) and any((folder / "model").glob("*.safetensors")))
-    ]
+    }
     if not failed:
         return
     reports = [path for folder in failed for path in sorted(folder.glob("error-rank*.txt"))]
@@ -215,11 +247,15 @@ def _check(runs: Sequence[tuple[Path, TrainingJob]], status: int, console: Path)
     else:
         who, lines = "the launcher", console.read_text().splitlines()
     tail = "\n".join(lines[-20:])
+    first_folder, job = next(iter(failed.items()))
     full = any(phrase in tail for phrase in DISK_FULL)
-    full = full or shutil.disk_usage(failed[0]).free < ROOM
-    cause = f"the disk that holds {failed[0]} is full\n" if full else ""
+    full = full or shutil.disk_usage(first_folder).free < ROOM
+    cause = f"the disk that holds {first_folder} is full\n" if full else ""
+    if status in memory.KILLED or RANK_KILLED in tail:
+        cause += f"{memory.killed_words(seen.kills, seen.most, less_for(job))}\n"
     raise RuntimeError(
-        f"{cause}fine-tuning in {failed[0]} failed with status {status}; {who} said:\n{tail}\n"
+        f"{cause}fine-tuning in {first_folder} failed with status {status}; {who} said:\n"
+        f"{tail}\n"
         f"All output is in {console}; run the cell again to continue from the last checkpoint."
     )
 
@@ -229,24 +265,32 @@ def _progress(folders: Sequence[Path], started: float) -> str:
     for number, folder in enumerate(folders, 1):
         if (folder / "done.json").exists():
             continue
-        log = read_log(folder / "log.jsonl")
         which = f"{number} of {len(folders)}: " if len(folders) > 1 else ""
-        if (folder / "plan.json").exists() and log:
-            return which + _state(folder, log[-1])
+        if (folder / "plan.json").exists() and (state := _state(folder)):
+            return which + state
         break
     else:
         return "saving"
     return f"{which}{folder.name}: starting, {time.monotonic() - started:.0f} s"
 
 
-def _state(folder: Path, row: LogRow) -> str:
-    """Step, loss, rate, speed and time left, from the newest row of the log."""
-    steps = json.loads((folder / "plan.json").read_text())["steps"]
-    left = row["seconds"] / row["step"] * (steps - row["step"])
+def _state(folder: Path) -> str:
+    """Step, loss, rate, tokens and time left, from the log and the newest pass."""
+    facts = json.loads((folder / "plan.json").read_text())
+    log, now = read_log(folder / "log.jsonl"), read_pace(folder)
+    if now is None:
+        return ""
+    step = f"step {now['step']} of {facts['steps']}"
+    if now["pass_"]:
+        step += f" and {now['pass_']} of {now['passes']} passes"
+    learnt = ""
+    if log:
+        learnt = f", loss {log[-1]['loss']:.4f}, learning rate {log[-1]['learning_rate']:.2e}"
+    rate = now["tokens"] / max(now["seconds"], 1e-9)
+    left = (facts["tokens"] - now["earlier"] - now["tokens"]) / max(rate, 1e-9)
     return (
-        f"{folder.name}: step {row['step']} of {steps}, loss {row['loss']:.4f}, "
-        f"learning rate {row['learning_rate']:.2e}, {row['tokens_per_second']:,.0f} tokens/s, "
-        f"{row['memory_gib']:.2f} GiB, {timedelta(seconds=round(left))} left"
+        f"{folder.name}: {step}{learnt}, {rate:,.0f} tokens/s, {now['memory_gib']:.2f} GiB, "
+        f"{timedelta(seconds=round(max(0.0, left)))} left"
     )
 
 

@@ -16,6 +16,9 @@ MICRO_TOKENS = 16_384  # padded tokens of one forward pass on one rank, at most
 # hold: a quarter faster for the lab (benchmarks/RESULTS.md). Under DeepSpeed a pass costs a
 # round of messages, and fewer are better.
 CACHED_TOKENS = 2048
+# What a pass may leave for its backward pass in the memory of a host: a model with a large
+# vocabulary has megabytes of logits for every token. The lab's models never come to it.
+PASS_BYTES = 2 * 2**30
 
 
 def rank_share(settings: SftSettings, ranks: int) -> int:
@@ -26,6 +29,18 @@ def rank_share(settings: SftSettings, ranks: int) -> int:
             f"sft.batch_size={settings.batch_size} is not a multiple of sft.ranks={ranks}"
         )
     return share
+
+
+def pass_limit(bytes_a_token: int | None, alone: bool) -> int:
+    """Padded tokens of one pass of a rank, at most; a longer row is a pass of its own.
+
+    `bytes_a_token` is what a pass takes for each on a CPU, None on a GPU; `alone` is one
+    process without DeepSpeed.
+    """
+    if bytes_a_token is None:
+        return MICRO_TOKENS
+    tokens = CACHED_TOKENS if alone else MICRO_TOKENS
+    return max(1, min(tokens, PASS_BYTES // bytes_a_token))
 
 
 def rows_a_pass(share: int, longest: int, tokens: int = MICRO_TOKENS) -> int:

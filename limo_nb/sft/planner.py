@@ -7,7 +7,8 @@ derived in the same way. What stage 3 holds beyond them while the optimiser step
 in its code; the tests compare the sum with the live tensors of a run. Activations and
 logits are counted from the tensors that the layers of transformers keep for the backward
 pass; the tests compare them with a run on a CPU. No GPU has measured them: `UNMEASURED`
-says so wherever they are shown. Chapter 6.
+says so wherever they are shown. On a CPU all ranks and all parts are in the memory of the
+host; the tests compare the sum with what a process came to. Chapter 6.
 """
 
 from __future__ import annotations
@@ -15,100 +16,37 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from limo_nb.sft.passes import MICRO_TOKENS, rows_a_pass
+from limo_nb.inference.shapes import Shape, shape_of
+from limo_nb.sft.passes import pass_limit, rows_a_pass
 
 if TYPE_CHECKING:
     from limo_nb.core.settings import SftSettings
 
 GB = 10**9
 BUFFER = 1.5  # DeepSpeed's factor for buffers in host memory
-BUCKET = 5 * 10**8  # elements of the buffer in which DeepSpeed reduces gradients
+# Elements of the buffer in which DeepSpeed reduces gradients: its own default, and less where
+# it would be as large as the model in the memory that all ranks share.
+BUCKET = 5 * 10**8
+CPU_BUCKET = 5 * 10**7
 SUB_GROUP = 10**9  # DeepSpeed's sub_group_size: weights that the optimiser steps at once
 PERSISTENT = 100_000  # DeepSpeed's stage3_param_persistence_threshold
 UNMEASURED = (
     "activations, logits and times are computed, not measured on a GPU; fragments of the "
     "allocator and the CUDA context come on top"
 )
+PROCESS = int(0.7 * GB)  # of a rank on a CPU: an interpreter with torch and transformers
 Offload = Literal["none", "optimizer", "all"]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder of the Llama kind (Qwen2, Mistral, …)."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    tied: bool = False
-    bias: bool = False
-    head_size: int = 0  # 0: hidden / heads
-
-    @property
-    def queries(self) -> int:
-        """Width of all queries."""
-        return self.heads * (self.head_size or self.hidden // self.heads)
-
-    @property
-    def keys(self) -> int:
-        """Width of all keys, and of all values."""
-        return self.queries // self.heads * self.kv_heads
-
-    @property
-    def embedding(self) -> int:
-        """Parameters of the embedding, and of the output layer."""
-        return self.vocabulary * self.hidden
-
-    @property
-    def tensors(self) -> list[tuple[int, int]]:
-        """Pairs (how many, parameters each) of the weight tensors."""
-        each = [
-            (1, self.hidden * self.queries), (2, self.hidden * self.keys),  # to q; k, v
-            (1, self.queries * self.hidden), (3, self.hidden * self.intermediate),
-            (2, self.hidden), (int(self.bias), self.queries), (2 * self.bias, self.keys),
-        ]  # fmt: skip
-        layers = [(self.layers * count, size) for count, size in each]
-        return [*layers, (1, self.hidden), (2 - self.tied, self.embedding)]
-
-    @property
-    def parameters(self) -> int:
-        """All parameters; a tied output layer counts once."""
-        return sum(count * size for count, size in self.tensors)
-
-    @property
-    def persistent(self) -> int:
-        """Parameters that stage 3 leaves whole on every GPU; in a small model these are most.
-
-        To gather them anew would cost more than their memory.
-        """
-        return sum(count * size for count, size in self.tensors if size <= PERSISTENT)
-
-    @property
-    def largest_layer(self) -> int:
-        """Parameters of the largest single layer, as DeepSpeed counts it."""
-        return max(self.embedding, self.hidden * self.intermediate)
-
-    def flops_a_token(self, length: int) -> float:
-        """Operations that one token of a row of `length` costs, forward and backward.
-
-        6 for each weight that is multiplied; attention looks back half a row on average.
-        Computing activations again is not counted, as in the usual meaning of MFU.
-        """
-        multiplied = self.parameters - self.embedding * (not self.tied)
-        return 6 * multiplied + 6 * self.layers * self.queries * length
-
-
-@dataclass(frozen=True)
 class Setup:
-    """A run to be judged; `gpus` is over all nodes, lengths are in tokens."""
+    """A run to be judged; `gpus` is over all nodes, lengths are in tokens.
+
+    With `cpu` the ranks are processes, of which `gpus` is the number and `gpu_memory` what
+    they have together. Without `deepspeed` there is one rank, and HF's Trainer alone.
+    """
 
     model: str
     shape: Shape
@@ -128,6 +66,24 @@ class Setup:
     mean_tokens: int = 0  # of a row; 0: as long as the limit, which bounds the time
     tflops: float = 312.0  # a GPU's peak in bf16: an A100's
     mfu: float = 0.35  # the share of it that is reached: a statement, not a measurement
+    cpu: bool = False
+    deepspeed: bool = True
+    optimizer: Literal["adamw_torch", "adafactor"] = "adamw_torch"
+    lora_rank: int = 0  # 0: all weights are trained
+    eager: bool = False  # attention that keeps its scores
+
+    @property
+    def trained(self) -> int:
+        """Parameters that have gradients."""
+        if not self.lora_rank:
+            return self.shape.parameters
+        shape = self.shape
+        ends = (
+            2 * (shape.hidden + shape.queries)  # queries, output
+            + 2 * (shape.hidden + shape.keys)  # keys, values
+            + 3 * (shape.hidden + shape.intermediate)
+        )
+        return shape.layers * self.lora_rank * ends
 
 
 @dataclass(frozen=True)
@@ -145,7 +101,7 @@ class Plan:
     gathered: int  # under stage 3: weights and gradients of the layer at work
     buffers: int  # of communication
     kept: int  # activations that a forward pass leaves for the backward pass
-    again: int  # of a layer that is computed again
+    again: int  # of the layer at work: its gradients, and what is computed again
     logits: int
     step: int  # copies of gradients while the optimiser steps
     host: int
@@ -169,9 +125,22 @@ class Plan:
         return self.states + self.buffers + max(passing, self.step - self.gathered)
 
     @property
+    def whole(self) -> int:
+        """What must be there: the peak of a GPU, or on a CPU that of all ranks together."""
+        return sum(self.needs().values())
+
+    def needs(self) -> dict[str, int]:
+        """Bytes by part, of which `whole` is the sum."""
+        parts = {name: int(size * GB) for name, size in self.stacked().items()}
+        if not self.setup.cpu:
+            return parts
+        parts = {name: size * self.setup.gpus for name, size in parts.items()}
+        return {"processes": PROCESS * self.setup.gpus, **parts}
+
+    @property
     def fits(self) -> bool:
-        """Whether the peak is within the GPU's memory."""
-        return self.peak <= self.setup.gpu_memory * GB
+        """Whether that is within the GPU's memory, or the host's."""
+        return self.whole <= self.setup.gpu_memory * GB
 
     @property
     def gpu_hours(self) -> float:
@@ -239,57 +208,16 @@ def setup_of(
     )  # fmt: skip
 
 
-@cache
-def known_shapes() -> dict[str, Shape]:
-    """The models that need no network."""
-    text = resources.files("limo_nb.sft").joinpath("planner.yaml").read_text()
-    return {name: Shape(**values) for name, values in yaml.safe_load(text).items()}
-
-
-def shape_of(model: str) -> Shape:
-    """The shape of a known model, of a folder, a GGUF file or `lab:NAME`, or of a Hub model.
-
-    A name without its owner is enough. Raises ValueError that says what is known.
-    """
-    shapes = known_shapes()
-    plain = model.split("@")[0]
-    for name, shape in shapes.items():
-        if plain in (name, name.split("/")[1]):
-            return shape
-    from transformers import AutoConfig
-
-    from limo_nb.inference import source_of
-
-    try:
-        source, commit = source_of(model)
-        return _from_config(AutoConfig.from_pretrained(source, revision=commit))
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"no shape for model {model!r} ({type(error).__name__}): name a folder with a "
-            f"config.json, or one of {', '.join(shapes)}"
-        ) from error
-
-
-def _from_config(config: Any) -> Shape:
-    heads = config.num_attention_heads
-    biased = config.model_type == "qwen2" or getattr(config, "attention_bias", False)
-    return Shape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        vocabulary=config.vocab_size,
-        tied=config.tie_word_embeddings,
-        bias=biased,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-    )
-
-
 # ------------------------------------------------------------------------ model states
-def states(
-    shape: Shape, gpus: int, zero: int, offload: Offload, dtype: str
-) -> tuple[int, int, int, int]:
+def persistent(shape: Shape) -> int:
+    """Parameters that stage 3 leaves whole on every GPU; in a small model these are most.
+
+    To gather them anew would cost more than their memory.
+    """
+    return sum(count * size for count, size in shape.tensors if size <= PERSISTENT)
+
+
+def states(setup: Setup) -> tuple[int, int, int, int]:
     """(weights, gradients, optimiser, gathered) in bytes of one GPU.
 
     In bf16, as DeepSpeed counts: 2 for a weight, 2 for its gradient and 4 for that in 32
@@ -297,40 +225,68 @@ def states(
     and without ZeRO neither copy is made.
     Stage 1 divides the optimiser's part among the GPUs, stage 2 also gradients, stage 3
     also weights; there gradients before their copy exist for the layer at work only, whose
-    weights and gradients are "gathered". What is offloaded is in host memory.
+    weights and gradients are "gathered". What is offloaded is in host memory. Weights
+    without gradients, beside adapters, have their own type and nothing else.
     """
-    half, parameters = dtype == "bfloat16", shape.parameters
+    if not setup.deepspeed:
+        return _plain_states(setup)
+    shape, zero, offload = setup.shape, setup.zero, setup.offload
+    half, parameters, trained = setup.dtype == "bfloat16", shape.parameters, setup.trained
     size = 2 if half else 4
-    since = [1.0 if zero < stage else 1 / gpus for stage in (1, 2, 3)]
-    weights = parameters * size * since[2]
-    gradients = parameters * 4 * since[0] if half or zero else 0
-    gradients += parameters * size * since[1] if zero < 3 else 0
-    optimiser = parameters * (8 + (4 if half or zero else 0)) * since[0]
+    since = [1.0 if zero < stage else 1 / setup.gpus for stage in (1, 2, 3)]
+    weights = (parameters + (trained if setup.lora_rank else 0)) * size * since[2]
+    gradients = trained * 4 * since[0] if half or zero else 0
+    gradients += trained * size * since[1] if zero < 3 else 0
+    optimiser = trained * (8 + (4 if half or zero else 0)) * since[0]
     if offload != "none":
         optimiser = gradients = 0
     if offload == "all":
         weights = 0
     gathered = 0
     if zero == 3:
-        weights += shape.persistent * size
+        weights += persistent(shape) * size
         gathered = 2 * size * shape.largest_layer
     return int(weights), int(gradients), int(optimiser), gathered
 
 
-def step_bytes(shape: Shape, gpus: int, zero: int, offload: Offload, dtype: str) -> int:
-    """Bytes by which stage 3 exceeds `states`, less "gathered", as the optimiser steps.
+def _plain_states(setup: Setup) -> tuple[int, int, int, int]:
+    """The same without DeepSpeed: weights in 32 bits, of which autocast makes copies in 16.
+
+    Adafactor's sums of rows and columns are nothing beside the rest.
+    """
+    parameters, trained = setup.shape.parameters, setup.trained
+    size = 2 if setup.dtype == "bfloat16" else 4
+    weights = 4 * parameters + (2 * parameters if size == 2 else 0)
+    if setup.lora_rank:
+        weights = size * parameters + 4 * trained
+    optimiser = 0 if setup.optimizer == "adafactor" else 8 * trained
+    return weights, 4 * trained, optimiser, 0
+
+
+def step_bytes(setup: Setup) -> int:
+    """Bytes by which it exceeds `states`, less "gathered", as the optimiser steps.
 
     DeepSpeed 0.19 keeps the gradients of a rank's part in one flat buffer, in the type of
     the weights. For the step it copies those of one sub-group after the other into 32
     bits (`_prepare_fp32_grad_for_sub_group` of its stage 3); the buffer stays. Its
     estimator counts 4 bytes for both together. By then nothing is gathered any more, the
     weights that are otherwise left whole included, and the activations are gone.
+
+    Without DeepSpeed the optimiser works on one tensor after the other, with two of its
+    size, or three, beside it; and when the model is written, safetensors holds a copy of all
+    weights, while there are no gradients.
     """
-    if zero < 3 or offload != "none":
+    shape = setup.shape
+    if not setup.deepspeed:
+        largest = shape.largest_layer if not setup.lora_rank else 0
+        beside = (3 if setup.optimizer == "adafactor" else 2) * 4 * largest
+        size = 2 if setup.lora_rank and setup.dtype == "bfloat16" else 4
+        return max(beside, size * shape.parameters - 4 * setup.trained)
+    if setup.zero < 3 or setup.offload != "none":
         return 0
-    part, size = shape.parameters / gpus, 2 if dtype == "bfloat16" else 4
+    part, size = shape.parameters / setup.gpus, 2 if setup.dtype == "bfloat16" else 4
     copied = 4 * min(part, SUB_GROUP) + (size - 4) * part
-    return int(max(0, copied - size * shape.persistent))
+    return int(max(0, copied - size * persistent(shape)))
 
 
 def host_bytes(setup: Setup) -> int:
@@ -350,19 +306,23 @@ def host_bytes(setup: Setup) -> int:
 
 
 # ------------------------------------------------------------- what a forward pass keeps
-def layer_bytes(shape: Shape, dtype: str) -> int:
-    """Bytes a token that the backward pass of one layer needs, and works with.
+def kept_bytes(shape: Shape, dtype: str) -> int:
+    """Bytes a token that the forward pass of one layer leaves for its backward pass.
 
     Counted on transformers' decoder layer with an attention that keeps no scores: both
     norms keep their input in 32 bits and what they scaled; the projections their inputs;
-    attention queries, keys, values and its result; the gated layer four of its width. The
-    backward pass of that layer adds three gradients of its width.
+    attention queries, keys, values and its result; the gated layer four of its width.
     """
     size = 2 if dtype == "bfloat16" else 4
     norms = 2 * (4 + size) * shape.hidden
     projections = 2 * size * shape.hidden
     attention = size * (2 * shape.queries + 2 * shape.keys)
-    return norms + projections + attention + size * (4 + 3) * shape.intermediate
+    return norms + projections + attention + 4 * size * shape.intermediate
+
+
+def working_bytes(shape: Shape, dtype: str) -> int:
+    """Bytes a token that the backward pass of one layer adds: gradients of its width."""
+    return 3 * (2 if dtype == "bfloat16" else 4) * shape.intermediate
 
 
 def logit_bytes(shape: Shape, tokens: int, dtype: str, liger: bool) -> int:
@@ -380,12 +340,21 @@ def logit_bytes(shape: Shape, tokens: int, dtype: str, liger: bool) -> int:
     return (size + 4) * chunk * shape.vocabulary + size * shape.embedding
 
 
+def bytes_a_token(shape: Shape, dtype: str, checkpointing: bool) -> int:
+    """What a pass takes for each of its tokens: activations that are kept, and logits."""
+    kept = (2 if dtype == "bfloat16" else 4) * shape.hidden
+    kept = kept if checkpointing else kept_bytes(shape, dtype)
+    return shape.layers * kept + logit_bytes(shape, 1, dtype, liger=False)
+
+
 def tokens_a_pass(setup: Setup) -> int:
     """Tokens of the largest forward pass of a rank, as the trainer cuts a step."""
+    each = bytes_a_token(setup.shape, setup.dtype, setup.checkpointing) if setup.cpu else None
+    limit = pass_limit(each, alone=not setup.deepspeed)
     if setup.packing:
-        return max(MICRO_TOKENS, setup.tokens)
+        return max(limit, setup.tokens)
     share = max(1, setup.batch_size // setup.gpus)
-    return rows_a_pass(share, setup.tokens) * setup.tokens
+    return rows_a_pass(share, setup.tokens, limit) * setup.tokens
 
 
 def plan(setup: Setup) -> Plan:
@@ -396,15 +365,23 @@ def plan(setup: Setup) -> Plan:
             f"{'' if setup.offload == 'all' else ' or more'}, not {setup.zero}"
         )
     shape, tokens = setup.shape, tokens_a_pass(setup)
-    parts = states(shape, setup.gpus, setup.zero, setup.offload, setup.dtype)
-    layer = layer_bytes(shape, setup.dtype) * tokens
+    layer = kept_bytes(shape, setup.dtype) * tokens
+    working = working_bytes(shape, setup.dtype) * tokens
+    # Scores of every token with those of its row, in 32 bits; twice more as they go back.
+    scores = 4 * shape.heads * setup.tokens * tokens if setup.eager else 0
     size = 2 if setup.dtype == "bfloat16" else 4
-    kept = size * shape.hidden * tokens if setup.checkpointing else layer
+    kept = size * shape.hidden * tokens if setup.checkpointing else layer + scores
+    again = working + (layer + 3 * scores if setup.checkpointing else 2 * scores)
+    # The gradient of the output layer, before it is added to those of other passes.
+    added = size * shape.embedding if setup.trained == shape.parameters else 0
+    bucket = CPU_BUCKET if setup.cpu else BUCKET
     return Plan(
-        setup, *parts, buffers=BUCKET * size if setup.zero > 1 else 0,
-        kept=shape.layers * kept, again=layer if setup.checkpointing else 0,
-        logits=logit_bytes(shape, tokens, setup.dtype, setup.liger),
-        step=step_bytes(shape, setup.gpus, setup.zero, setup.offload, setup.dtype),
+        setup, *states(setup),
+        buffers=bucket * size if setup.zero > 1 and setup.deepspeed else 0,
+        kept=shape.layers * kept, again=again,
+        logits=logit_bytes(shape, tokens, setup.dtype, setup.liger)
+        + (0 if setup.deepspeed else added),
+        step=step_bytes(setup),
         host=host_bytes(setup), step_seconds=_step_seconds(setup),
         steps=setup.epochs * math.ceil(setup.rows / setup.batch_size),
     )  # fmt: skip

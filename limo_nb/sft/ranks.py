@@ -1,9 +1,11 @@
 """What each rank runs: train the folders named on the command line, one after the other.
 
     deepspeed --num_gpus 2 --module limo_nb.sft FOLDER [FOLDER …]
+    python -m limo_nb.sft FOLDER [FOLDER …]
 
-Each folder was written by `job.prepare` and receives `log.jsonl`, `model/` and, last,
-`done.json`. Several folders in one start save the start-up of the processes. Chapter 6.
+The second is one process without DeepSpeed, on a CPU. Each folder was written by
+`job.prepare` and receives `log.jsonl`, `model/` and, last, `done.json`. Several folders in one
+start save the start-up of the processes. Chapter 6.
 """
 
 from __future__ import annotations
@@ -34,10 +36,15 @@ def main() -> None:
         threading.Thread(target=_die_with_parent, daemon=True).start()
     rank = int(os.environ.get("RANK", "0"))
     folder = folders[0]
+    # One process without a GPU and without a launcher: nothing to join, nothing to divide.
+    alone = "RANK" not in os.environ and not torch.cuda.is_available()
     try:
-        join_ranks()
+        if alone:
+            quiet_libraries()
+        else:
+            join_ranks()
         for folder in folders:
-            run_job(folder, ranks=torch.distributed.get_world_size())
+            run_job(folder, ranks=1 if alone else torch.distributed.get_world_size())
     except Exception:
         text = traceback.format_exc()
         with suppress(OSError):  # where the disk is full there is no room to say so
@@ -46,17 +53,23 @@ def main() -> None:
             print(text, file=sys.stderr, flush=True)
         # The other ranks wait in a collective; the launcher ends them when this one ends.
         os._exit(1)
-    torch.distributed.destroy_process_group()
+    if not alone:
+        torch.distributed.destroy_process_group()
     sys.stdout.flush()
     # All is written. Taking the interpreter down beside gloo's threads now and then
     # aborts or hangs; there is nothing left in it to take down.
     os._exit(0)
 
 
-def join_ranks() -> None:
-    """Join the other ranks; gloo on a CPU."""
+def quiet_libraries() -> None:
+    """Let transformers speak of errors alone, and show no bars."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+
+
+def join_ranks() -> None:
+    """Join the other ranks; gloo on a CPU."""
+    quiet_libraries()
     # torch 2.13 renamed the collectives that DeepSpeed and transformers call: each of them
     # would say so in two lines, and nobody here can mend it.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

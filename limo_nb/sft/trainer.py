@@ -30,9 +30,9 @@ from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.machine import peak_memory_gib
 from limo_nb.core.precision import settle
 from limo_nb.core.settings import SftSettings
-from limo_nb.inference import load_model, load_tokenizer
-from limo_nb.sft import checkpoints, epochs
-from limo_nb.sft.auto import attention_kernel, check_liger, packs_rows
+from limo_nb.inference import load_model, load_tokenizer, shape_if_known
+from limo_nb.sft import adapters, checkpoints, epochs
+from limo_nb.sft.auto import attention_kernel, check_ways, packs_rows
 from limo_nb.sft.batches import (
     EMPTY,
     PackedRows,
@@ -42,40 +42,44 @@ from limo_nb.sft.batches import (
     schedule_rows,
 )
 from limo_nb.sft.encoding import EncodedRows, encode
-from limo_nb.sft.job import LogRow, TrainingJob, read_log
-from limo_nb.sft.passes import CACHED_TOKENS, MICRO_TOKENS, micro_batch, rank_share
+from limo_nb.sft.job import LogRow, PaceRow, TrainingJob, read_log
+from limo_nb.sft.passes import micro_batch, pass_limit, rank_share
+from limo_nb.sft.planner import CPU_BUCKET, bytes_a_token
 
 
 def make_trainer(
-    job: TrainingJob, folder: Path, ranks: int = 1, show: Callable[[LogRow], None] | None = None
+    job: TrainingJob, folder: Path, ranks: int = 1, show: Callable[[], None] | None = None
 ) -> Trainer:
     """The Trainer of `job`; with several ranks, or started by deepspeed, under DeepSpeed.
 
-    `show` receives every row of the log.
+    `show` is called after steps and, once a second, after passes: see the log and `pace.json`.
     """
     tokenizer = load_tokenizer(job.model)
     encoded = encode_job(job, folder, tokenizer)
     settings = job.settings
     steps = schedule_rows(encoded.lengths, settings.batch_size, settings.epochs, job.seed)
-    feed = _feed(settings, encoded, steps, ranks, tokenizer.pad_token_id)
+    feed = _feed(job, encoded, steps, ranks, tokenizer.pad_token_id)
     # The arguments come first: they make `from_pretrained` load the weights in parts.
     arguments = _arguments(job, folder, len(steps), feed)
     # DeepSpeed keeps fp32 master weights of a bf16 model; without it the model itself is
     # the fp32 copy, and bf16 is autocast.
-    dtype = settings.dtype if torch.distributed.is_initialized() else "float32"
-    model, _ = load_model(job.model, dtype, attention_kernel(settings))
+    # Frozen weights beside adapters are no copy of anything.
+    lean = torch.distributed.is_initialized() or settings.lora
+    dtype = settings.dtype if lean else "float32"
+    model, _ = load_model(job.model, dtype, attention_kernel(settings, job.model))
     # Without a cache and a mask, positions that begin anew tell that rows are packed.
     model.config.use_cache = False
     if settings.gradient_checkpointing:
         # The name of transformers 5.23 and later, or the one before.
         named = getattr(model, "activation_checkpointing_enable", None)
         (named or model.gradient_checkpointing_enable)()
+    model = adapters.added(model, settings, job.seed)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=feed.rows,
         data_collator=feed.collate,
-        callbacks=[Recorder(job, folder, encoded, steps, show)],
+        callbacks=[Recorder(job, folder, encoded, steps, feed.accumulation, show)],
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -103,10 +107,14 @@ class Feed:
 
 
 def _feed(
-    settings: SftSettings, encoded: EncodedRows, steps: list[list[int]], ranks: int, pad: int
+    job: TrainingJob, encoded: EncodedRows, steps: list[list[int]], ranks: int, pad: int
 ) -> Feed:
-    alone = not (torch.distributed.is_initialized() or torch.cuda.is_available())
-    tokens = CACHED_TOKENS if alone else MICRO_TOKENS
+    settings, each = job.settings, None
+    if not torch.cuda.is_available():
+        shape = shape_if_known(job.model)
+        checkpointing = settings.gradient_checkpointing
+        each = bytes_a_token(shape, settings.dtype, checkpointing) if shape else 1
+    tokens = pass_limit(each, alone=not torch.distributed.is_initialized())
     micro = micro_batch(settings, ranks, max(encoded.lengths), tokens)
     if packs_rows(settings):
         packed = PackedRows(encoded.rows, steps, ranks, tokens, pad)
@@ -119,7 +127,7 @@ def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> Traini
     settings, config = job.settings, None
     if torch.distributed.is_initialized():
         config = deepspeed_config(settings, feed.micro, feed.accumulation)
-    check_liger(settings)
+    check_ways(settings, deepspeed=config is not None)
     return TrainingArguments(
         output_dir=str(folder / checkpoints.FOLDER),
         deepspeed=config,
@@ -133,7 +141,7 @@ def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> Traini
         warmup_steps=round(settings.warmup_ratio * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=1.0,
-        optim="adamw_torch",  # the fused ones of DeepSpeed are compiled for 100 s first
+        optim=settings.optimizer,  # the fused ones of DeepSpeed are compiled for 100 s first
         bf16=settings.dtype == "bfloat16",
         use_liger_kernel=settings.liger,
         seed=job.seed,
@@ -153,6 +161,9 @@ def deepspeed_config(settings: SftSettings, micro: int, accumulation: int) -> di
     if settings.zero_stage == 3:
         # Without this `save_model` writes a folder that has no weights.
         zero["stage3_gather_16bit_weights_on_model_save"] = True
+    if not torch.cuda.is_available():
+        # The buffer would otherwise be as large as a model, in the memory of all ranks.
+        zero["reduce_bucket_size"] = CPU_BUCKET
     if settings.offload:
         zero["offload_optimizer"] = {"device": "cpu"}
         if settings.zero_stage == 3:
@@ -179,9 +190,10 @@ class Recorder(TrainerCallback):
         folder: Path,
         encoded: EncodedRows,
         steps: list[list[int]],
-        show: Callable[[LogRow], None] | None,
+        passes: int,
+        show: Callable[[], None] | None,
     ) -> None:
-        self.job, self.folder, self.show = job, folder, show
+        self.job, self.folder, self.show, self.passes = job, folder, show, passes
         lengths = encoded.lengths
         self.tokens = [sum(lengths[row] for row in step if row != EMPTY) for step in steps]
         self.epoch = len(steps) // job.settings.epochs  # steps of one
@@ -191,6 +203,7 @@ class Recorder(TrainerCallback):
         }  # fmt: skip
         self.began = self.saved = self.earlier = 0.0
         self.first = 0  # steps that were done before this process
+        self.paced, self.pass_ = 0.0, 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -228,8 +241,35 @@ class Recorder(TrainerCallback):
         }
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(row) + "\n")
+        self._pace(state, 0)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """The passes of a step are counted from here."""
+        self.pass_ = 0
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """A pass that is not the last of its step: a large model takes minutes for a step."""
+        self.pass_ += 1
+        if state.is_world_process_zero and time.monotonic() - self.paced >= 1:
+            self._pace(state, self.pass_)
+
+    def _pace(self, state: TrainerState, pass_: int) -> None:
+        """Write `pace.json`; a step's tokens are divided evenly among its passes."""
+        step, self.paced = state.global_step, time.monotonic()
+        tokens = sum(self.tokens[self.first : step])
+        tokens += self.tokens[step] * pass_ // self.passes if pass_ else 0
+        row: PaceRow = {
+            "step": step, "pass_": pass_, "passes": self.passes, "tokens": tokens,
+            "earlier": sum(self.tokens[: self.first]),
+            "seconds": round(self.paced - self.began, 3), "memory_gib": round(memory_gib(), 3),
+        }  # fmt: skip
+        write_json(self.folder / "pace.json", row)
         if self.show:
-            self.show(row)
+            self.show()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
