@@ -20,7 +20,7 @@ from limo_nb.core.settings import EvaluationSettings, Profile
 from limo_nb.evaluation import accuracies, benchmark_items, tenth_of
 from limo_nb.evaluation.benchmarks import BENCHMARK_COLUMNS
 from limo_nb.experiments.differences import Group, paired
-from limo_nb.experiments.processes import in_processes
+from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import FIRST_ROUND, sampled_chains, training_rows
 from limo_nb.experiments.worked import worked_out
@@ -148,7 +148,9 @@ def train_on_domains(run: Run) -> Artifact:
             )
             for name in ("base", *arms)
         ]  # fmt: skip
-        in_processes(carry_out, runs, profile.engine.workers, "trained and evaluated")
+        in_processes(
+            carry_out, runs, job_processes(profile.engine, base), "trained and evaluated"
+        )
         results = {name: results_of(folder, name) for name in ("base", *arms)}
         write_json(folder / "table.json", accuracies(results))
         pairs = [(name, "base") for name in arms]
