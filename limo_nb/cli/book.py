@@ -151,7 +151,7 @@ def _results_shown(
 @app.command()
 def record(
     name: Annotated[str, typer.Argument(help="The record: records/NAME/.")],
-    profile: Profile = "small",
+    profile: Profile = "mini",
     override: Overrides = None,
 ) -> None:
     """Keep what a run has made, without texts, for the book to show beside its own."""
