@@ -82,7 +82,7 @@ def test_results_as_table_and_json(toy: Path, monkeypatch) -> None:
     monkeypatch.chdir(toy)
     Run("smoke").make("evaluation", write_rows)
     table = limo_nb(toy, "results", "--profile", "smoke").stdout
-    cells = ("limo", "in domain", "75.0", "70.0–80.0", "160", "3", "360/120/0", "5")
+    cells = ("limo", "in domain", "75.0", "70.0–80.0", "160×3", "360/120/0", "5.0")
     assert re.search(r"\s+".join(map(re.escape, cells)), table)
     assert "base, in domain: 50% of the answers were cut off: the limit was" in table
     assert "profile smoke, commit" in table

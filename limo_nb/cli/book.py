@@ -131,23 +131,20 @@ def _results_shown(
 ) -> Iterator[Table | str]:
     from limo_nb.evaluation.truncation import cut_share, limits_measured
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
-    # In 80 columns heads are broken and cells are not: the widths are those of the longest.
-    widths = {
-        "model": 9, "group": 13, "accuracy": 5, "95 % interval": 10, "n": 3, "seeds": 2,
-        "right/ wrong/ neither": 9, "cut off %": 2,
-    }  # fmt: skip
-    for place, (head, width) in enumerate(widths.items()):
-        table.add_column(head, justify="left" if place < 4 else "right", min_width=width)
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for head in ("model", "group", "accuracy", "95 % CI"):  # all fits in 80 columns
+        table.add_column(head, no_wrap=True)
+    for head in ("n×seeds", "right/wrong/?", "cut %"):
+        table.add_column(head, no_wrap=True, justify="right")
     for row in rows:
         value, low, high = (f"{100 * row[name]:.1f}" for name in ("accuracy", "low", "high"))
-        counts = (str(row[name]) for name in ("items", "seeds"))
+        rests = f"{row['items']}×{row['seeds']}"
         answers = "/".join(str(row[name]) for name in ("right", "wrong", "unverifiable"))
-        cut = f"{100 * cut_share(row):.0f}"
-        interval = f"{low}–{high}"
-        table.add_row(row["model"], row["group"], value, interval, *counts, answers, cut)
+        cut = f"{100 * cut_share(row):.1f}"
+        table.add_row(row["model"], row["group"], value, f"{low}–{high}", rests, answers, cut)
     yield table
     yield from limits_measured(rows)
+    yield "?: answers that cannot be verified; cut %: answers that ended at the limit"
     yield f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}"
 
 
