@@ -300,21 +300,27 @@ def test_the_harness_prints_our_results(scored):
 # ---------------------------------------------------------------- kills
 # Runs the command, and writes down the keys that are made and how many answers are graded.
 LOGGED = """
-import sys, time
+import os, sys, time
 from limo_nb.evaluation import attempts
 from limo_nb.inference import transformers_engine
-log, sys.argv = open(sys.argv[1], "a"), ["limo-nb", *sys.argv[2:]]
+from limo_nb.inference.base import Underway
+sys.argv[0] = "limo-nb"
 engine, graded = transformers_engine.TransformersEngine, attempts._graded
 run, attempts.CHUNK = engine.run, 2
 
+def note(*words):
+    with open(os.environ["LOGGED"], "a") as log:
+        print(*words, file=log)
+
 def slower(self, batches, sampling):
     for ready in run(self, batches, sampling):
-        print(*(key for key, _ in ready), file=log, flush=True)
+        if not isinstance(ready, Underway):
+            note(*(key for key, _ in ready))
         time.sleep(0.05)  # so that a kill finds it at work
         yield ready
 
 def counted(pairs, tolerance):
-    print("graded", len(pairs), file=log, flush=True)
+    note("graded", len(pairs))
     time.sleep(0.5)
     return graded(pairs, tolerance)
 
@@ -325,11 +331,13 @@ main()
 
 
 def start(home: Path, out: Path, log: Path) -> subprocess.Popen:
+    script = home / "logged.py"  # a file, since the code of a stage is part of its key
+    script.write_text(LOGGED)
     return subprocess.Popen(
-        [sys.executable, "-c", LOGGED, log, "evaluate", "--model", home / "model-0",
+        [sys.executable, script, "evaluate", "--model", home / "model-0",
          "--benchmark", "aime25_1", "--protocol", "paper-v1", "--max-new-tokens", "12",
          "--batch-size", "8", "--dtype", "float32", "--out", out, "--json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=home, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LOGGED": str(log)}, cwd=home, text=True,
         stdout=subprocess.PIPE, stderr=log.with_suffix(".stderr").open("a"),
     )  # fmt: skip
 
