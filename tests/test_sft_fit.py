@@ -217,6 +217,7 @@ def grown(tmp_path_factory, model):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux resets peaks")
 @pytest.mark.parametrize("name", CHANGES)
 def test_the_estimate_is_what_a_process_came_to(grown, name):
