@@ -163,10 +163,25 @@ def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) 
         "ablations": (mini.evaluation.items * len(IN_DOMAIN), mini.ablations.seeds),
     }
     for claim in ledger(repository):
-        for quantity in claim.values.values():
+        for quantity in claim.values.values() if not claim.record else ():
             items, seeds = tables.get(quantity.table, (None, ()))
             if items is not None:
                 assert items >= claim.least.items and len(seeds) >= claim.least.seeds, claim.id
+
+
+def test_claims_about_a_record_are_judged_by_its_tables_alone() -> None:
+    changes = {"record": "real", "prediction": "A gain."}
+    claim = rules.Claim(**(CLAIM | changes))
+    here = {"evaluation": [accuracy("limo", 0.9), accuracy("base", 0.1)]}
+    there = {"evaluation": [accuracy("limo", 0.5), accuracy("base", 0.1)]}
+    (row,) = judging.judge([claim], here, records={"real": there})
+    assert row["measured"]["gain"]["value"] == pytest.approx(40)
+    assert (row["verdict"], row["miniature"]) == (REPRODUCED, False)
+    (row,) = judging.judge([claim], here)
+    assert row["verdict"] == UNTESTED
+    assert row["reason"] == "not measured in the record real: gain"
+    with pytest.raises(ValueError, match="has a prediction, and no other has"):
+        rules.Claim(**(CLAIM | {"record": "real"}))
 
 
 def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:
@@ -224,7 +239,7 @@ def made_up() -> dict[str, list[dict]]:
 def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
     rows = judging.judge(ledger(repository), made_up())
     untested = [row["id"] for row in rows if row["verdict"] != SHOWN]
-    assert untested == [claim.id for claim in ledger(repository) if claim.untested]
+    assert untested == [c.id for c in ledger(repository) if c.untested or c.record]
 
 
 def test_derived_figures_of_the_paper_are_the_differences_of_the_others() -> None:
@@ -329,7 +344,7 @@ def test_a_run_s_verdicts_are_those_of_its_answers(full_run: Run, repository: Pa
     assert judging.disagreements(claims, rows) == []
     verdicts = {row["id"]: (row["verdict"], row["reason"]) for row in rows}
     untested = [name for name, (verdict, _) in verdicts.items() if verdict == UNTESTED]
-    assert untested == [claim.id for claim in claims if claim.untested], verdicts
+    assert untested == [c.id for c in claims if c.untested or c.record], verdicts
     assert verdicts["in-domain"][0] == verdicts["out-of-domain"][0] == SHOWN
 
 

@@ -160,12 +160,15 @@ def test_a_large_model_decodes_on_all_threads(model, monkeypatch, small):
     assert seen[seen.index("now") - 1] == (1 if small else 3) and seen[-1] == 3
 
 
-def test_rows_at_once_depend_on_the_model_alone(monkeypatch):
+def test_rows_at_once_depend_on_the_model_and_its_precision(monkeypatch):
     machine(monkeypatch, 60)
     half, lab = shape_of("Qwen/Qwen2.5-0.5B-Instruct"), shape_of("lab:foundation")
-    assert [rows_at_once(half, size, small=False) for size in (1, 16, 128)] == [1, 16, 16]
-    assert rows_at_once(shape_of("Qwen/Qwen2.5-7B-Instruct"), 128, small=False) == 4
-    assert rows_at_once(lab, 256, small=True) == rows_at_once(None, 256, small=False) == 256
+    seven = shape_of("Qwen/Qwen2.5-7B-Instruct")
+    for dtype, most, fewest in (("float32", 16, 4), ("bfloat16", 64, 4)):
+        rows = [rows_at_once(half, size, False, dtype) for size in (1, 16, 128)]
+        assert rows == [1, 16, most]
+        assert rows_at_once(seven, 128, False, dtype) == fewest
+        assert rows_at_once(lab, 256, True, dtype) == rows_at_once(None, 256, False, dtype)
 
 
 # ------------------------------------------------------------------- shown, kept on the way

@@ -253,7 +253,9 @@ class EvaluationSettings(Frozen):
     benchmarks: tuple[str, ...]
     items: int = Field(ge=1)  # at most this many per benchmark
     sampling: Sampling
-    votes: Sampling  # several samples per item, for majority voting (chapter 7)
+    votes: Sampling  # several samples per item, for majority voting (chapters 7, 11)
+    # Problems of the lab's ladder, for each family and number of steps (chapter 2).
+    ladder: int = Field(6, ge=1)
 
 
 class AblationSettings(Frozen):

@@ -12,6 +12,8 @@ from limo_nb.evidence.rules import Claim, Condition
 SHOWN, REPRODUCED = "shown in miniature", "reproduced"
 CONTRADICTED, UNDECIDED, UNTESTED = "contradicted", "undecided", "not tested here"
 
+NO_RECORDS: Mapping[str, Tables] = {}
+
 
 class ClaimVerdict(TypedDict):
     """A row of claims.json: a claim, what was measured, and the verdict by its rule."""
@@ -34,15 +36,21 @@ def miniature(profile: Profile) -> bool:
     return "lab" in profile.evaluation.benchmarks or any(m.startswith("lab:") for m in models)
 
 
-def judge(claims: Sequence[Claim], tables: Tables, small: bool = True) -> list[ClaimVerdict]:
+def judge(
+    claims: Sequence[Claim], tables: Tables, small: bool = True,
+    records: Mapping[str, Tables] = NO_RECORDS,
+) -> list[ClaimVerdict]:  # fmt: skip
     """One row per claim: its words, what was measured, verdict and reason.
 
-    `tables` are those of `measuring.tables`; `small` says that the world is the lab's.
+    `tables` are those of `measuring.tables` for the run at hand, and `small` says that its
+    world is the lab's; `records` are the tables of the recorded runs of real models by name.
     """
     rows = []
     for claim in claims:
-        measured = {name: measure_quantity(q, tables) for name, q in claim.values.items()}
-        verdict, reason = verdict_on(claim, measured, small)
+        own = records.get(claim.record, {}) if claim.record else tables
+        small_here = small and not claim.record
+        measured = {name: measure_quantity(q, own) for name, q in claim.values.items()}
+        verdict, reason = verdict_on(claim, measured, small_here)
         rows.append(
             ClaimVerdict(
                 id=claim.id,
@@ -52,7 +60,7 @@ def judge(claims: Sequence[Claim], tables: Tables, small: bool = True) -> list[C
                 measured=measured,
                 units={name: q.unit for name, q in claim.values.items()},
                 rule=[f"{c.value} {c.says}" for c in claim.rule],
-                miniature=small,
+                miniature=small_here,
                 verdict=verdict,
                 reason=reason,
             )
@@ -69,7 +77,8 @@ def verdict_on(
     known = {name: row for name, row in measured.items() if row}
     missing = [name for name in claim.values if name not in known]
     if missing:
-        return UNTESTED, f"not measured in this run: {', '.join(missing)}"
+        where = f"the record {claim.record}" if claim.record else "this run"
+        return UNTESTED, f"not measured in {where}: {', '.join(missing)}"
     thin = _thin(claim, known)
     if thin:
         return UNTESTED, thin

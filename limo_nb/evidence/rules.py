@@ -98,6 +98,8 @@ class Claim(Frozen):
     requires: tuple[Condition, ...] = ()
     rule: tuple[Condition, ...] = ()
     untested: str = ""  # why nothing here tests it
+    record: str = ""  # the recorded run that it is about; none: the run at hand
+    prediction: str = ""  # what was expected before that run
     least: Least
 
     @model_validator(mode="after")
@@ -107,6 +109,8 @@ class Claim(Frozen):
             raise ValueError(f"the rule names unknown values: {', '.join(sorted(unknown))}")
         if bool(self.rule) == bool(self.untested):
             raise ValueError("a claim has a rule, or says in `untested` why it has none")
+        if bool(self.record) != bool(self.prediction):
+            raise ValueError("a claim about a recorded run has a prediction, and no other has")
         return self
 
     @property

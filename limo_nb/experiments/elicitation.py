@@ -30,11 +30,11 @@ MANY = lab.HARD  # steps of "many steps", as in the benchmarks
 
 
 def drawn(settings: EvaluationSettings) -> Dataset:
-    """Problems of every family and number of steps, a quarter as many as benchmarks have.
+    """Problems of the lab, `settings.ladder` of every family and number of steps.
 
     None is in a benchmark; columns of a problem, benchmark, in_domain.
     """
-    return Dataset.from_list(lab.ladder(max(1, settings.items // 4), SEED))
+    return Dataset.from_list(lab.ladder(settings.ladder, SEED))
 
 
 def greedy(settings: EvaluationSettings) -> Sampling:
@@ -93,7 +93,7 @@ def _answers(profile: Profile, models: dict[str, str], items: Dataset, folder: P
 
 def _facts(profile: Profile, models: dict[str, str], folder: Path) -> Dataset:
     """Both models' continuations of pages of facts; right if the page goes on as it must."""
-    facts = single_facts(2 * max(1, profile.evaluation.items // 4), SEED)
+    facts = single_facts(2 * profile.evaluation.ladder, SEED)
     asked = [(fact["id"], f"Facts. {fact['given']}") for fact in facts]
     rows = []
     for role, model in models.items():

@@ -46,8 +46,8 @@ class TransformersEngine:
         self.name = exact_name(model)
         self.shape = shape_if_known(self.name)
         self.small, self.count = is_small(model), worker_count(settings, model)
-        self.batch_size = rows_at_once(self.shape, settings.batch_size, self.small)
         dtype = decoding_precision(model, settings.dtype).dtype
+        self.batch_size = rows_at_once(self.shape, settings.batch_size, self.small, dtype)
         self.settings = settings.model_copy(update={"dtype": dtype})
         self.identity = {
             "kind": "transformers", "draws": DRAWS, "dtype": dtype,
