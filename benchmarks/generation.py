@@ -16,16 +16,25 @@ alone, so a busy machine matters less), tokens and tokens a second for batch siz
 and segments; segment 10**6 never sweeps, and "apart" prefills every sample of a prompt for
 itself, as one `generate` does; "at once" gives all prompts of a batch to one pass; "copied"
 takes the library's own `DynamicLayer`.
+
+    python benchmarks/generation.py nucleus MODEL.gguf
+
+`nucleus` times one step of 64 rows with all cores: what the model computes, and what drawing
+the next token with top-p takes, by the library's warper, which sorts whole vocabularies, and
+by `decoder.likeliest`; in turns, medians of five.
 """
 
+import copy
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import torch
+from transformers import TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 from limo_nb import lab
@@ -161,9 +170,55 @@ def parts(model: str) -> None:
             print(measure(model, dtype, batch, 32, True), flush=True)
 
 
+def nucleus(model: str) -> str:
+    """Seconds of a step, of drawing by sorting and by `likeliest`, and their shares."""
+    made = Decoder(model, "auto")
+    questions = [draw(name, 4, random.Random(n)).question
+                 for n, name in enumerate(FAMILIES * 64)][:64]  # fmt: skip
+    prompts = [
+        prompt_ids(made.tokenizer, chat_prompt(text, SYSTEM_PROMPT)) for text in questions
+    ]
+    ids, mask = decoder.left_padded(prompts, made.tokenizer.pad_token_id)
+    numbers = torch.rand(len(ids), 1, dtype=torch.float64)
+    sampling = Sampling(temperature=0.8, top_p=0.95)
+    ours = decoder.InverseTransform(numbers, ids.shape[1], sampling)
+    plain = decoder.InverseTransform(
+        numbers, ids.shape[1], sampling.model_copy(update={"top_p": 1.0})
+    )
+    warp = TopPLogitsWarper(sampling.top_p)
+    with torch.inference_mode():
+        out = made.model(input_ids=ids, attention_mask=mask, logits_to_keep=1)
+        scores, last = out.logits[:, -1].float(), out.logits[:, -1:].argmax(-1)
+        ways: dict[str, Callable[[], object]] = {
+            "the model": lambda: made.model(
+                input_ids=last, past_key_values=copy.deepcopy(out.past_key_values)
+            ),
+            "sorted": lambda: plain(ids, warp(ids, scores / 0.8)),
+            "likeliest": lambda: ours(ids, scores),
+        }
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(TURNS):
+            for name, do in ways.items():
+                started = time.perf_counter()
+                do()
+                taken[name].append(time.perf_counter() - started)
+    step, *drawing = (statistics.median(taken[name]) for name in ways)
+    told = (
+        f"{name} {seconds:.3f} s ({seconds / (step + seconds):.0%} of a step)"
+        for name, seconds in zip(("sorted", "likeliest"), drawing, strict=True)
+    )
+    return (
+        f"{Path(model).name}, {made.model.dtype}, 64 rows: the model {step:.3f} s; drawing "
+        f"{', '.join(told)}; a step takes {(step + drawing[1]) / (step + drawing[0]):.2f} "
+        "times as long"
+    )
+
+
 if __name__ == "__main__":
     what, name = sys.argv[1:]
     if what == "overhead":
         print(overhead(name))
+    elif what == "nucleus":
+        print(nucleus(name))
     else:
         parts(name)

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 import torch
 from tiny import problems, tiny_model
+from transformers import TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 from limo_nb.core.settings import (
@@ -33,6 +34,7 @@ from limo_nb.inference.decoder import (
     Decoder,
     PreallocatedLayer,
     left_padded,
+    likeliest,
 )
 
 SYSTEM = "Answer the question."
@@ -227,6 +229,17 @@ def test_top_p_leaves_the_tail_out(model):
         parts = decoder._generate([prompt], owners, range(500), sampling)
         rows = [ids for ended, *_ in parts for _, ids in ended]
     assert set(torch.cat(rows).tolist()) <= head and len(head) > 1
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95, 0.99])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 5.0])  # flat, so that a nucleus is large
+def test_the_nucleus_is_the_library_s(top_p, scale):
+    scores = scale * torch.randn(6, 5000, generator=torch.Generator().manual_seed(1))
+    wanted = TopPLogitsWarper(top_p)(None, scores)
+    values, tokens = likeliest(scores, top_p)
+    assert (tokens.diff() > 0).all(), "not in the vocabulary's order"
+    found = torch.full_like(scores, -torch.inf).scatter(1, tokens, values)
+    assert torch.equal(found, wanted)
 
 
 def test_raw_text_is_continued(model, tmp_path):

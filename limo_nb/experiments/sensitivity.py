@@ -10,7 +10,7 @@ from pathlib import Path
 
 from limo_nb.core.records import save_tables
 from limo_nb.core.runs import Artifact, Run
-from limo_nb.core.settings import Profile, Sampling
+from limo_nb.core.settings import EvaluationSettings, Profile, Sampling
 from limo_nb.evaluation import benchmark_items, grade_answers, tenth_of
 from limo_nb.experiments.headline import trained
 from limo_nb.inference import Prompt, complete, model_digest, open_engine
@@ -22,24 +22,25 @@ PROMPTS: dict[str, str | None] = {
     "helpful assistant": "You are a helpful assistant.",
     "box only": "Put your final answer within \\boxed{}.",
 }
-# What is sampled under the prompt of training: (samples, temperature). At 0 all samples
-# of a problem would be the same; fewer than these are `reanalysis.first_samples` of them.
-SAMPLED = {"greedy": (1, 0.0), "T 0.6": (16, 0.6), "T 0.7": (16, 0.7)}
+# What is sampled under the prompt of training, as many samples as votes are taken of; at 0
+# all samples of a problem would be the same. Fewer are `reanalysis.first_samples` of them.
+TEMPERATURES = {"greedy": 0.0, "T 0.6": 0.6, "T 0.7": 0.7}
 
 Condition = tuple[str | None, Sampling]  # system prompt, decoding
 
 
 def conditions(
-    sampling: Sampling, system_prompt: str
+    settings: EvaluationSettings, system_prompt: str
 ) -> dict[str, tuple[str | None, Sampling]]:
     """How each model is asked, by name.
 
-    From the `sampling` of the evaluation and the `system_prompt` of training.
+    From the sampling and the votes of the evaluation, and the `system_prompt` of training.
     """
     found: dict[str, Condition] = {}
-    for name, (samples, temperature) in SAMPLED.items():
+    for name, temperature in TEMPERATURES.items():
+        samples = settings.votes.samples if temperature else 1
         changes = {"samples": samples, "temperature": temperature}
-        found[name] = (system_prompt, sampling.model_copy(update=changes))
+        found[name] = (system_prompt, settings.sampling.model_copy(update=changes))
     greedy = found["greedy"][1]
     return found | {name: (prompt, greedy) for name, prompt in PROMPTS.items()}
 
@@ -55,7 +56,7 @@ def run_conditions(run: Run) -> Artifact:
 
     def make(folder: Path, profile: Profile) -> None:
         items = benchmark_items(tenth_of(profile.evaluation))
-        asked = conditions(profile.evaluation.sampling, profile.system_prompt)
+        asked = conditions(profile.evaluation, profile.system_prompt)
         save_tables(folder, items=items)
         for name, model in models.items():
             with open_engine(profile.engine, model) as engine:
