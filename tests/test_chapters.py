@@ -15,12 +15,16 @@ import pytest
 from conftest import ROOT
 from pyarrow.parquet import read_table
 
+from limo_nb import evidence
 from limo_nb.book import (
     contents,
     pairs,
+    recorded,
     run,
 )
-from limo_nb.core.runs import MissingArtifact
+from limo_nb.core.recorded_runs import record_run
+from limo_nb.core.records import load_table
+from limo_nb.core.runs import MissingArtifact, Run
 
 CHAPTERS = contents.chapters(ROOT)
 NAMES = [chapter.name for chapter in CHAPTERS]
@@ -70,6 +74,35 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
         for output in cell.outputs:
             assert output.output_type != "error"
             assert len(json.dumps(output)) < 2_000_000, "an output floods the page"
+
+
+def test_a_record_of_the_chapters_draws_what_the_book_shows_of_one(
+    runs: Path, failed: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    """With the lab's models in the places of the real ones: the same stages and tables."""
+    if failed:
+        pytest.fail(f"not run, {failed[0]} failed before", pytrace=False)
+    monkeypatch.setenv("LIMO_NB_RUNS", str(runs))
+    record = record_run(Run("smoke"), "toy", root=tmp_path)
+    parts = (
+        recorded.elicited, recorded.funnel, recorded.losses, recorded.accuracies,
+    )  # fmt: skip
+    for part in parts:
+        figure, said = part(record)
+        assert figure.get_suptitle().startswith("Recorded: "), part
+        assert re.search(r"\d", said), f"{part} says no number"
+    chosen = recorded.measures(record)["best of each question"]
+    assert chosen["score"] >= recorded.measures(record)["all right chains"]["score"] > 0
+    arms = ["bulk", "random", "limo", "poor-limo"]
+    assert list(recorded.training(record).index) == arms
+    assert {"base", "poor", *arms} == set(recorded.benchmarks(record).index)
+    items = load_table(record.load("evaluation"), "items")
+    assert recorded.differences(record).loc["limo − base", "items"] == len(items)
+    known = evidence.load_ledger(ROOT / "book" / "claims.yml")
+    own = [c.model_copy(update={"record": "toy"}) for c in known if c.record]
+    rows = evidence.judge(own, {}, records={"toy": evidence.tables(record)})
+    assert all(row["measured"] and row["miniature"] is False for row in rows)
+    assert evidence.disagreements(own, rows) == []
 
 
 # ---------------------------------------------------------------- what a chapter must be

@@ -11,11 +11,12 @@ import yaml
 from datasets import Dataset
 from graded import results_of
 
+from limo_nb.book import summary
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.paper import reported
 from limo_nb.core.runs import Run
-from limo_nb.evaluation import RESULTS, accuracies
+from limo_nb.evaluation import RESULTS, accuracies, wilson
 from limo_nb.evidence import (
     judging,
     measuring,
@@ -24,6 +25,8 @@ from limo_nb.evidence import (
 )
 from limo_nb.evidence.judging import (
     CONTRADICTED,
+    EQUIVALENT,
+    NO_ROOM,
     REPRODUCED,
     SHOWN,
     UNDECIDED,
@@ -36,6 +39,7 @@ CLAIM = {
     "id": "gain",
     "title": "A gain",
     "claim": "It gains.",
+    "source": "somebody",
     "chapter": 8,
     "paper": "none",
     "values": {"gain": {"table": "evaluation", "name": "limo", "minus": "base"}},
@@ -103,6 +107,94 @@ def test_real_models_reproduce_rather_than_show() -> None:
     assert verdict([accuracy("limo", 0.8), accuracy("base", 0.3)], small=False)[0] == REPRODUCED
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "rule", "expected"),
+    [
+        (-4, 3, {"above": 0}, EQUIVALENT),
+        (1, 4, {"above": 0}, EQUIVALENT),  # an effect, and too small to matter
+        (1, 9, {"above": 0}, SHOWN),
+        (-9, 3, {"above": 0}, UNDECIDED),
+        (-9, -1, {"above": 0}, CONTRADICTED),
+        (-4, -1, {"at_most": 0}, EQUIVALENT),
+        (-9, -1, {"at_most": 0}, SHOWN),
+        (-4, 4, {"at_least": 30}, CONTRADICTED),  # a bound of size is missed, not met
+    ],
+)
+def test_a_difference_smaller_than_what_matters_is_no_effect(low, high, rule, expected):
+    middle = (low + high) / 200
+    gap = accuracy("limo", middle, minus="base")
+    gap |= {"low": low / 100, "high": high / 100}
+    changes = {"effect": 5, "rule": [{"value": "gain", **rule}]}
+    assert verdict([gap, accuracy("base", 0.3)], **changes)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("base", "limo", "rule", "expected"),
+    [
+        (0.96, 0.97, {"above": 0}, NO_ROOM),
+        (0.80, 0.82, {"above": 0}, UNDECIDED),
+        (0.80, 0.98, {"at_least": 30}, NO_ROOM),  # 30 points do not fit above 80
+        (0.10, 0.98, {"at_least": 30}, SHOWN),
+        (0.95, 0.99, {"at_most": 10}, NO_ROOM),  # it could not have been missed
+        (0.60, 0.62, {"at_most": 10}, SHOWN),
+    ],
+)
+def test_where_an_effect_does_not_fit_there_is_no_room(base, limo, rule, expected):
+    rows = [accuracy("limo", limo, 0.04), accuracy("base", base, 0.04)]
+    found, reason = verdict(rows, effect=5, rule=[{"value": "gain", **rule}])
+    assert found == expected
+    assert (f"above {100 * base:.1f}" in reason) == (expected == NO_ROOM)
+
+
+# ---------------------------------------------------------------- what was published
+def test_a_published_score_has_the_interval_of_its_problems() -> None:
+    row = measuring.published("LIMO v3", "aime")
+    assert (row["value"], row["items"]) == (0.633, 30)
+    assert (row["low"], row["high"]) == wilson(0.633 * 30, 30)
+    mean = measuring.published("LIMO v3", "all")
+    assert 100 * mean["value"] == pytest.approx(
+        reported()["results"]["average"]["LIMO v3"], abs=0.05
+    )
+    assert mean["high"] - mean["low"] < (row["high"] - row["low"]) / 3
+    path = measuring.published("ablations.model_size.72B.math", "math")
+    assert (path["value"], path["items"]) == (0.948, 500)
+    assert measuring.published("fine_tuning.batch_size.paper", "exact")["value"] == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "message"),
+    [
+        ("nobody", "all", "no 'nobody'"),
+        ("results.average", "aime", "no number at 'results.average', but dict"),
+        ("LIMO v3", "nothing", "'nothing' is not in list"),
+        ("results.models.LIMO v3.0", "nothing", "no benchmark 'nothing'"),
+    ],
+)
+def test_what_was_not_published_is_named(name: str, group: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measuring.published(name, group)
+
+
+def test_published_claims_are_decided_by_problems_and_not_by_points(repository: Path) -> None:
+    """Thirty problems do not separate 57.1 from 44.6; ten benchmarks separate 78.1 and 61.1."""
+    known = [c for c in ledger(repository) if c.rests_on == "published numbers"]
+    found = {row["id"]: row["verdict"] for row in judging.judge(known, {})}
+    assert len(found) >= 25 and UNTESTED not in found.values()
+    assert found["over-o1-aime"] == UNDECIDED and found["over-o1"] == SHOWN
+    assert found["generalisation-headline"] == CONTRADICTED
+    assert found["published-sizes-math"] == EQUIVALENT
+    assert found["two-scores"] == CONTRADICTED
+    assert {row["by"] for row in judging.judge(known, {})} == {judging.PUBLISHED}
+
+
+def test_the_ledger_is_whole(repository: Path) -> None:
+    known = ledger(repository)
+    assert len(known) >= 40
+    for claim in known:
+        assert claim.source and claim.published, claim.id
+        assert claim.untested or all(c.value in claim.values for c in claim.rule), claim.id
+
+
 @pytest.mark.parametrize(("rows", "expected"), [(20, SHOWN), (500, UNTESTED)])
 def test_claim_presupposes_its_design(rows: int, expected: str) -> None:
     claim = rules.Claim(
@@ -163,7 +255,7 @@ def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) 
         "ablations": (mini.evaluation.items * len(IN_DOMAIN), mini.ablations.seeds),
     }
     for claim in ledger(repository):
-        for quantity in claim.values.values() if not claim.record else ():
+        for quantity in claim.values.values() if claim.rests_on == "a run" else ():
             items, seeds = tables.get(quantity.table, (None, ()))
             if items is not None:
                 assert items >= claim.least.items and len(seeds) >= claim.least.seeds, claim.id
@@ -176,7 +268,7 @@ def test_claims_about_a_record_are_judged_by_its_tables_alone() -> None:
     there = {"evaluation": [accuracy("limo", 0.5), accuracy("base", 0.1)]}
     (row,) = judging.judge([claim], here, records={"real": there})
     assert row["measured"]["gain"]["value"] == pytest.approx(40)
-    assert (row["verdict"], row["miniature"]) == (REPRODUCED, False)
+    assert (row["verdict"], row["by"]) == (REPRODUCED, judging.REAL)
     (row,) = judging.judge([claim], here)
     assert row["verdict"] == UNTESTED
     assert row["reason"] == "not measured in the record real: gain"
@@ -208,7 +300,7 @@ def test_stored_verdict_that_disagrees_with_its_numbers_is_found(repository: Pat
     assert row["verdict"] == SHOWN
     row["measured"]["gain"]["low"] = 12.0
     assert judging.disagreements(known, rows) == [
-        "in-domain: stored 'shown in miniature', its numbers say 'undecided'"
+        "in-domain: stored 'shown', its numbers say 'undecided'"
     ]
     row["id"] = "renamed"
     assert len(judging.disagreements(known, rows)) == 2
@@ -237,9 +329,9 @@ def made_up() -> dict[str, list[dict]]:
 
 
 def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
-    rows = judging.judge(ledger(repository), made_up())
-    untested = [row["id"] for row in rows if row["verdict"] != SHOWN]
-    assert untested == [c.id for c in ledger(repository) if c.untested or c.record]
+    claims = [c for c in ledger(repository) if c.rests_on == "a run"]
+    assert len(claims) == 11
+    assert {row["verdict"] for row in judging.judge(claims, made_up())} == {SHOWN}
 
 
 def test_derived_figures_of_the_paper_are_the_differences_of_the_others() -> None:
@@ -348,6 +440,19 @@ def test_a_run_s_verdicts_are_those_of_its_answers(full_run: Run, repository: Pa
     assert verdicts["in-domain"][0] == verdicts["out-of-domain"][0] == SHOWN
 
 
+def test_the_page_in_short_has_the_verdicts_of_the_run(full_run: Run, repository: Path) -> None:
+    without = summary.page(repository, full_run.profile.name)
+    assert "has not been run" in without
+    rows = {row["id"]: row for row in stored_verdicts(full_run, ledger(repository))}
+    text = summary.page(repository, full_run.profile.name)
+    for name in (*summary.OF_RUN, *summary.OF_PAPERS):
+        (line,) = [line for line in text.splitlines() if f"**{rows[name]['title']}.**" in line]
+        assert f"| {rows[name]['verdict']} |" in line
+        for found in rows[name]["measured"].values():
+            assert found is None or judging.interval_told(found) in line
+    assert f"Of {len(rows)} claims" in text and "&#" not in text
+
+
 def test_every_run_that_is_here_agrees_with_the_ledger(repository: Path) -> None:
     """Of chapter 10, where this machine has run it; the run above is always there."""
     for pointer in sorted((repository / "runs").glob("*/claims/current-*")):
@@ -398,14 +503,15 @@ def test_ledger_table_escapes_and_shows_verdicts(repository: Path) -> None:
     known = ledger(repository)
     rows = judging.judge(known, made_up())
     html = show.ledger_html(known, rows)
-    assert html.count("<tr>") == len(known) + 1
-    assert html.count("<b>shown in miniature</b>") == show.tally(rows)[SHOWN]
+    assert html.count("<tr id=") == len(known)
+    assert html.count("<b>shown</b>") == show.tally(rows)[SHOWN]
     evil = rules.Claim(**CLAIM | {"title": "<script>"})
     assert "<script>" not in show.ledger_html([evil])
 
 
 def test_margins_are_drawn_where_something_was_measured(repository: Path) -> None:
     known = ledger(repository)
-    assert show.margins(known, judging.judge(known, {}), "nothing") is None
+    of_runs = [claim for claim in known if claim.rests_on == "a run"]
+    assert show.margins(of_runs, judging.judge(of_runs, {}), "nothing") is None
     figure = show.margins(known, judging.judge(known, made_up()), "All claims held")
     assert len(figure.axes[0].get_yticklabels()) >= 10

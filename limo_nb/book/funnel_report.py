@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from limo_nb.book.plots import HeatRow, PointRow
 from limo_nb.core.paper import reported
+from limo_nb.core.recorded_runs import AnyRun
 from limo_nb.core.records import (
     load_table,
     read_records,
@@ -77,6 +78,22 @@ def account(stage: Any) -> str:
 def bars(counts: Dataset) -> str:
     """The picture of `plots.rates` in words."""
     return f"Questions by correct attempts: {np.bincount(counts['correct']).tolist()}."
+
+
+def path_of(run: AnyRun, asked: int) -> list[tuple[str, int]]:
+    """(what was left, how many) from the raw pool of `asked` problems to the training set."""
+
+    def size(stage: str, name: str) -> int:
+        return len(load_table(run.load(stage), name))
+
+    return [
+        ("raw pool", asked),
+        ("clean (chapter 3)", size("pool", "pool")),
+        ("not solved by the weak solver (4)", size("coarse", "kept")),
+        ("solved sometimes by the reasoner (4)", size("fine", "kept")),
+        ("selected (4)", size("questions", "questions")),
+        ("rows to train on (5)", size("rows", "limo")),
+    ]
 
 
 # ---------------------------------------------------------------- rates

@@ -25,7 +25,7 @@ import yaml
 from nbformat import NotebookNode
 from rich.console import Console
 
-from limo_nb.book import api
+from limo_nb.book import api, summary
 from limo_nb.book.contents import (
     Chapter,
     chapters,
@@ -73,7 +73,7 @@ def build_site(
     root, console = find_root(root), console or Console()
     name = load_profile(profile, overrides).name
     tree, site = root / "_build" / "site-src", root / "_build" / "html"
-    key = assemble(root, name, tree)
+    key = assemble(root, name, tree, overrides)
     key_file = root / "_build" / "html.key"
     index = site / "index.html"
     if not force and index.exists() and key_file.exists() and key_file.read_text() == key:
@@ -92,7 +92,9 @@ def build_site(
 
 
 # ---------------------------------------------------------------- the build tree
-def assemble(root: Path, profile: str, tree: Path) -> str:
+def assemble(
+    root: Path, profile: str, tree: Path, overrides: Mapping[str, Any] | None = None
+) -> str:
     """Write the build tree for `profile` to `tree`; a digest of all that it holds."""
     shutil.rmtree(tree, ignore_errors=True)
     every = chapters(root)
@@ -103,7 +105,10 @@ def assemble(root: Path, profile: str, tree: Path) -> str:
         chapter: merged(chapter, executed_path(root, profile, chapter), profile)
         for chapter in every
     }
-    if f"{api.FOLDER}/index" in toc_files(root):
+    named = toc_files(root)
+    if summary.PAGE in named:
+        (tree / f"{summary.PAGE}.md").write_text(summary.page(root, profile, overrides))
+    if f"{api.FOLDER}/index" in named:
         _add_api(notebooks, tree / api.FOLDER)
     for chapter, notebook in notebooks.items():
         nbformat.write(notebook, tree / chapter.path.relative_to(root))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -146,6 +146,34 @@ def _results_shown(
     yield from limits_measured(rows)
     yield "?: answers that cannot be verified; cut %: answers that ended at the limit"
     yield f"profile {facts['profile']}, commit {facts['commit']}, {facts['started']}"
+
+
+@app.command()
+def claims(
+    profile: Profile = "mini",
+    override: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """The claim ledger, judged by what the run, the records and the papers have."""
+    from limo_nb import evidence
+    from limo_nb.core.runs import Run
+
+    run, ledger = Run(profile, parse_overrides(override)), evidence.load_ledger()
+    rows = evidence.judge(
+        ledger, evidence.tables(run), evidence.miniature(run.profile),
+        evidence.tables_of_records(),
+    )  # fmt: skip
+    emit(rows, as_json, _claims_shown(rows))
+
+
+def _claims_shown(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table | str]:
+    from limo_nb import evidence
+
+    table = Table("claim", "verdict", "by", "why", box=SIMPLE, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(row["title"], row["verdict"], row["by"], row["reason"])
+    yield table
+    yield ", ".join(f"{count} {word}" for word, count in evidence.tally(rows).items())
 
 
 @app.command()

@@ -12,7 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from limo_nb.core import (
+    memory,
     precision,
+    recorded_runs,
     settings,
 )
 
@@ -93,7 +95,7 @@ def memory_findings() -> list[Finding]:
     """Memory, and the largest known model that decodes here, and that can be fine-tuned."""
     from limo_nb.sft import fit
 
-    there = fit.free_memory()
+    there = memory.free_memory()
     decodes, trains = fit.largest_that_fit(ASKED_TOKENS)
     named = "no model that the planner knows"
     return [
@@ -148,8 +150,19 @@ def profile_findings() -> list[Finding]:
     rows = []
     for name in settings.profile_names():
         lacks, remedy = missing(settings.load_profile(name))
-        rows.append(Finding(f"profile {name}", lacks or "can run", not lacks, remedy))
+        rows.append(Finding(f"profile {name}", lacks or _can_run(name), not lacks, remedy))
     return rows
+
+
+def _can_run(name: str) -> str:
+    """That profile `name` can run, and how long it would take where a record tells."""
+    if name not in recorded_runs.recorded_names():
+        return "can run"
+    record = recorded_runs.RecordedRun(name)
+    return (
+        f"can run, in about {record.hours_here:.1f} hours on these cores "
+        f"({record.facts['hours']:.1f} were recorded on {record.facts['hardware']})"
+    )
 
 
 def missing(profile: settings.Profile) -> tuple[str, str]:

@@ -46,6 +46,15 @@ def host_memory() -> Memory:
     return Memory(min(m.free for m in found), min(m.total for m in found))
 
 
+def free_memory() -> Memory:
+    """That of the GPU where there is one, else of the host."""
+    import torch  # seconds, which a command that only asks the host need not wait
+
+    if torch.cuda.is_available():
+        return Memory(*torch.cuda.mem_get_info())
+    return host_memory()
+
+
 def process_bytes(pid: int) -> int:
     """Resident memory of the process `pid` and all its children; 0 when they are gone."""
     total = 0

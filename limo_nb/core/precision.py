@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
+from limo_nb.core.machine import cores
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 SHAPE = (256, 512, 512)  # rows, inputs, outputs of the product: a small layer's
@@ -57,6 +59,11 @@ def flops_per_second(dtype: str) -> float:
 
     rows, inputs, outputs = SHAPE
     return 2 * rows * inputs * outputs / _seconds(_product(getattr(torch, dtype)))
+
+
+def machine_flops() -> float:
+    """Operations in a second of all cores, in what "auto" is here; by short products."""
+    return cores() * flops_per_second(settle("auto", "cpu").dtype)
 
 
 @cache

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from limo_nb.core.files import alone, write_atomic, write_json
+from limo_nb.core.precision import machine_flops
 from limo_nb.core.runs import Artifact, MissingArtifact, Run, book_root
 
 # Columns of words that name something. Every other column of strings may quote a problem.
@@ -63,6 +64,11 @@ class RecordedRun:
         return all(stage in self.facts["stages"] for stage in stages)
 
     @property
+    def hours_here(self) -> float:
+        """The run's hours at the speed of this machine's cores, by the same short product."""
+        return self.facts["hours"] * self.facts["gflops"] * 1e9 / machine_flops()
+
+    @property
     def told(self) -> str:
         """One line for a reader: what ran, where, when, and how it is made again."""
         facts = self.facts
@@ -71,6 +77,9 @@ class RecordedRun:
             f"{facts['hours']:.1f} hours, commit {facts['commit']}; made again by: "
             f"{facts['command']}"
         )
+
+
+AnyRun = Run | RecordedRun  # both give stages by `load`
 
 
 def records_root(root: Path | None = None) -> Path:
@@ -182,6 +191,7 @@ def _facts(
         "overrides": list(overrides),
         "command": f"limo-nb run --profile {run.profile.name}{told}",
         "hardware": every("hardware"),
+        "gflops": round(machine_flops() / 1e9),
         "commit": every("commit"),
         "versions": next(iter(manifests.values()))["versions"],
         "started": min(own["started"] for own in manifests.values()),

@@ -7,10 +7,14 @@ from typing import Any, TypedDict
 
 from limo_nb.core.settings import Profile
 from limo_nb.evidence.measuring import Measured, Tables, measure_quantity
-from limo_nb.evidence.rules import Claim, Condition
+from limo_nb.evidence.rules import Basis, Claim, Condition
 
-SHOWN, REPRODUCED = "shown in miniature", "reproduced"
-CONTRADICTED, UNDECIDED, UNTESTED = "contradicted", "undecided", "not tested here"
+SHOWN, REPRODUCED = "shown", "reproduced"  # in the lab, or by published numbers; by a model
+CONTRADICTED, EQUIVALENT = "contradicted", "no effect of size"
+UNDECIDED, NO_ROOM, UNTESTED = "undecided", "no room", "not tested here"
+
+# What a verdict rests on.
+MINIATURE, REAL, PUBLISHED, NOTHING = "the lab", "a real model", "published numbers", ""
 
 NO_RECORDS: Mapping[str, Tables] = {}
 
@@ -20,13 +24,16 @@ class ClaimVerdict(TypedDict):
 
     id: str
     title: str
+    source: str  # who claims it, and where
     chapter: int
     paper: str  # the published figure, in words
     measured: dict[str, Measured | None]  # by quantity; None: not measured in this run
     units: dict[str, str]
     rule: list[str]
-    miniature: bool
-    verdict: str  # SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED or UNTESTED
+    prediction: str
+    rests_on: Basis
+    by: str  # MINIATURE, REAL, PUBLISHED or NOTHING
+    verdict: str  # one of the seven words above
     reason: str
 
 
@@ -48,19 +55,22 @@ def judge(
     rows = []
     for claim in claims:
         own = records.get(claim.record, {}) if claim.record else tables
-        small_here = small and not claim.record
         measured = {name: measure_quantity(q, own) for name, q in claim.values.items()}
-        verdict, reason = verdict_on(claim, measured, small_here)
+        by = _rests_on(claim, small)
+        verdict, reason = verdict_on(claim, measured, by)
         rows.append(
             ClaimVerdict(
                 id=claim.id,
                 title=claim.title,
+                source=claim.source,
                 chapter=claim.chapter,
                 paper=claim.published,
                 measured=measured,
                 units={name: q.unit for name, q in claim.values.items()},
                 rule=[f"{c.value} {c.says}" for c in claim.rule],
-                miniature=small_here,
+                prediction=claim.prediction,
+                rests_on=claim.rests_on,
+                by=by,
                 verdict=verdict,
                 reason=reason,
             )
@@ -68,10 +78,16 @@ def judge(
     return rows
 
 
+def _rests_on(claim: Claim, small: bool) -> str:
+    own_run = MINIATURE if small else REAL
+    found = {"a run": own_run, "a record": REAL, "published numbers": PUBLISHED}
+    return found.get(claim.rests_on, NOTHING)
+
+
 def verdict_on(
-    claim: Claim, measured: Mapping[str, Measured | None], small: bool = True
+    claim: Claim, measured: Mapping[str, Measured | None], by: str = MINIATURE
 ) -> tuple[str, str]:
-    """(verdict, reason) by the claim's rule; `small` says that the world is the lab's."""
+    """(verdict, reason) by the claim's rule; `by` is what the numbers rest on."""
     if claim.untested:
         return UNTESTED, claim.untested
     known = {name: row for name, row in measured.items() if row}
@@ -86,7 +102,7 @@ def verdict_on(
         row = known[condition.value]
         if not condition.test(row["low"], row["high"]):
             return UNTESTED, f"it presupposes {_said(condition, row)}"
-    return _by_rule(claim, known, small)
+    return _by_rule(claim, known, by)
 
 
 def _thin(claim: Claim, measured: Mapping[str, Measured]) -> str:
@@ -102,22 +118,39 @@ def _thin(claim: Claim, measured: Mapping[str, Measured]) -> str:
     return ""
 
 
-def _by_rule(claim: Claim, measured: Mapping[str, Measured], small: bool) -> tuple[str, str]:
-    results = []
+def _by_rule(claim: Claim, measured: Mapping[str, Measured], by: str) -> tuple[str, str]:
+    """The first of these that one of the rule's conditions comes to, else that all are met."""
+    found: dict[str, list[str]] = {}
     for condition in claim.rule:
-        row = measured[condition.value]
-        results.append((condition.test(row["low"], row["high"]), _said(condition, row)))
-    refuted = [said for outcome, said in results if outcome is False]
-    if refuted:
-        return CONTRADICTED, "; ".join(refuted)
-    open_ones = [said for outcome, said in results if outcome is None]
-    if open_ones:
-        return UNDECIDED, "; ".join(open_ones)
-    return (SHOWN if small else REPRODUCED), "; ".join(said for _, said in results)
+        row, points = measured[condition.value], claim.values[condition.value].unit == "points"
+        outcome = _outcome(condition, row, claim.effect if points else None)
+        found.setdefault(outcome, []).append(_said(condition, row, outcome))
+    for verdict in (CONTRADICTED, NO_ROOM, EQUIVALENT, UNDECIDED):
+        if verdict in found:
+            return verdict, "; ".join(found[verdict])
+    return (REPRODUCED if by == REAL else SHOWN), "; ".join(found[SHOWN])
 
 
-def _said(condition: Condition, row: Measured) -> str:
-    return f"{condition.value} {condition.says}: {interval_told(row)}"
+def _outcome(condition: Condition, row: Measured, effect: float | None) -> str:
+    """What one condition comes to; `effect` is in points, None for other units."""
+    if effect is not None and (
+        -effect < row["low"] and row["high"] < effect and abs(condition.bound) < effect
+    ):
+        return EQUIVALENT
+    met = condition.test(row["low"], row["high"])
+    if effect is not None and row["reference"] is not None:
+        left = 100 - row["reference"]  # by how much anything can be above it
+        upwards = condition.at_most is None
+        if upwards and met is not True and left < max(effect, condition.bound):
+            return NO_ROOM
+        if not upwards and met is True and left <= condition.bound:
+            return NO_ROOM
+    return {True: SHOWN, False: CONTRADICTED, None: UNDECIDED}[met]
+
+
+def _said(condition: Condition, row: Measured, outcome: str = "") -> str:
+    room = f", above {row['reference']:.1f}" if outcome == NO_ROOM else ""
+    return f"{condition.value} {condition.says}: {interval_told(row)}{room}"
 
 
 def interval_told(row: Mapping[str, Any]) -> str:
@@ -137,7 +170,7 @@ def disagreements(claims: Sequence[Claim], rows: Sequence[ClaimVerdict]) -> list
         if row is None:
             found.append(f"{claim.id}: no verdict was stored")
             continue
-        verdict, _ = verdict_on(claim, row["measured"], row["miniature"])
+        verdict, _ = verdict_on(claim, row["measured"], row["by"])
         if verdict != row["verdict"]:
             found.append(f"{claim.id}: stored {row['verdict']!r}, its numbers say {verdict!r}")
     return found

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pandas as pd
 
+from limo_nb.core.paper import reported
+from limo_nb.core.recorded_runs import AnyRun, RecordedRun, recorded_names
 from limo_nb.core.records import load_table
-from limo_nb.core.runs import Artifact, MissingArtifact, Run
-from limo_nb.evidence.rules import ClaimQuantity
+from limo_nb.core.runs import Artifact, MissingArtifact
+from limo_nb.evaluation import benchmark_registry, wilson
+from limo_nb.evidence.rules import ClaimQuantity, published_number
 from limo_nb.selection import mean_interval
 
 UNTRAINED = ("base", "poor")  # evaluated once: training seeds do not touch them
@@ -39,13 +43,14 @@ class Measured(TypedDict):
     items: int | None
     seeds: int | None
     paired: bool
+    reference: float | None  # what was subtracted, in the same unit
 
 
 Tables = Mapping[str, Sequence[TableRow]]
 
 
 # ---------------------------------------------------------------- the tables of a run
-def tables(run: Run) -> dict[str, list[TableRow]]:
+def tables(run: AnyRun) -> dict[str, list[TableRow]]:
     """What the chapters left, by table.
 
     `elicitation`, `evaluation` and `ablations` are accuracies and paired differences,
@@ -68,7 +73,12 @@ def tables(run: Run) -> dict[str, list[TableRow]]:
     return found
 
 
-def _artefact_of(run: Run, stage: str) -> Artifact | None:
+def tables_of_records(root: Path | None = None) -> dict[str, Tables]:
+    """The same of every recorded run of the book at `root`, by the record's name."""
+    return {name: tables(RecordedRun(name, root)) for name in recorded_names(root)}
+
+
+def _artefact_of(run: AnyRun, stage: str) -> Artifact | None:
     try:
         return run.load(stage)
     except MissingArtifact:
@@ -111,7 +121,7 @@ def _half(rows: Iterable[TableRow], full: int | None) -> list[TableRow]:
     return [{**row, "name": "rows-half"} for row in rows if row["name"] == largest]
 
 
-def _sizes(run: Run) -> dict[str, int]:
+def _sizes(run: AnyRun) -> dict[str, int]:
     """Rows of each training set that was made."""
     made = _artefact_of(run, "models/sets")
     names = [
@@ -151,6 +161,60 @@ def _lengths(evaluated: Artifact) -> list[TableRow]:
     return rows
 
 
+# ---------------------------------------------------------------- what was published
+EXACT = "exact"  # a group: the number itself, which no sample stands behind
+GROUPS = ("all", "in domain", "out of domain", "in Chinese")
+
+
+def published(name: str, group: str) -> TableRow:
+    """A published accuracy in `group` with the interval that its problems leave.
+
+    `name` is a model of the papers' table, `group` a benchmark or one of GROUPS; or `name`
+    is a dotted path of `paper.yaml`, to a score in the benchmark `group`, or to a number
+    (EXACT). Every problem counts as one answer, also where several were averaged: that is
+    wider than need be. Raises ValueError for an unknown name or group.
+    """
+    if group == EXACT:
+        return exact_row(name, published_number(name))
+    models, names = reported()["results"]["models"], reported()["results"]["benchmarks"]
+    if name in models and group in GROUPS:
+        chosen = [place for place, own in enumerate(names) if _is_in(own, group)]
+        shares = [models[name][place] / 100 for place in chosen]
+        counts = [_items(names[place]) for place in chosen]
+    else:
+        score = models[name][names.index(group)] if name in models else published_number(name)
+        shares, counts = [score / 100], [_items(group)]
+    value = sum(shares) / len(shares)
+    spread = (
+        sum(p * (1 - p) / n for p, n in zip(shares, counts, strict=True)) / len(shares) ** 2
+    )
+    effective = value * (1 - value) / spread if spread else sum(counts)
+    low, high = wilson(effective * value, effective)
+    return {"name": name, "group": group, "minus": None, "value": value, "low": low,
+            "high": high, "items": sum(counts), "seeds": None}  # fmt: skip
+
+
+def _is_in(benchmark: str, group: str) -> bool:
+    facts = benchmark_registry()[benchmark]
+    inside = {
+        "all": True,
+        "in domain": facts["in_domain"],
+        "in Chinese": facts["language"] == "zh",
+    }
+    return not facts["in_domain"] if group == "out of domain" else inside[group]
+
+
+def _items(benchmark: str) -> int:
+    """Problems of a benchmark of the papers; raises ValueError for an unknown one."""
+    known = {
+        name: facts["rows"] for name, facts in benchmark_registry().items() if "rows" in facts
+    }
+    known |= reported()["more_benchmarks"]["items"]
+    if benchmark not in known:
+        raise ValueError(f"no benchmark {benchmark!r} is known to the papers' figures")
+    return int(known[benchmark])
+
+
 # ---------------------------------------------------------------- measuring
 def measure_quantity(quantity: ClaimQuantity, tables: Tables) -> Measured | None:
     """The quantity in its unit, with items and seeds; None if unmeasured.
@@ -159,11 +223,14 @@ def measure_quantity(quantity: ClaimQuantity, tables: Tables) -> Measured | None
     the two sides are combined as if they were independent (MOVER, Zou and Donner 2008),
     which is wider than need be for answers to the same problems.
     """
-    factor = 1.0 if quantity.unit == "tokens" else 100.0
+    factor = 1.0 if quantity.unit in ("tokens", "number") else 100.0
     other = quantity.minus or quantity.over
     paired = quantity.minus and _find(tables, quantity, quantity.name, quantity.minus)
     if paired:
-        return _scaled(_ends(paired), factor, paired["items"], paired["seeds"], paired=True)
+        subtracted = _find(tables, quantity, quantity.minus or "")
+        return _scaled(
+            _ends(paired), factor, paired["items"], paired["seeds"], subtracted, paired=True
+        )
     mine = _find(tables, quantity, quantity.name)
     if not mine:
         return None
@@ -176,13 +243,18 @@ def measure_quantity(quantity: ClaimQuantity, tables: Tables) -> Measured | None
     items = [side["items"] for side in (mine, theirs) if side["items"] is not None]
     trained = [side for side in (mine, theirs) if side["name"].split()[0] not in UNTRAINED]
     seeds = [side["seeds"] for side in trained if side["seeds"] is not None]
-    return _scaled(combined, factor, min(items, default=None), min(seeds, default=None))
+    return _scaled(
+        combined, factor, min(items, default=None), min(seeds, default=None),
+        theirs if quantity.minus else None,
+    )  # fmt: skip
 
 
 def _find(
     tables: Tables, quantity: ClaimQuantity, name: str, minus: str | None = None,
     table: str | None = None,
 ) -> TableRow | None:  # fmt: skip
+    if (table or quantity.table) == "published":
+        return None if minus else published(name, quantity.group)
     rows = tables.get(table or quantity.table, ())
     wanted = (name, quantity.group, minus)
     return next((r for r in rows if (r["name"], r["group"], r.get("minus")) == wanted), None)
@@ -209,8 +281,10 @@ def _over(a: TableRow, b: TableRow) -> Ends:
 
 
 def _scaled(
-    ends: Ends, factor: float, items: int | None, seeds: int | None, paired: bool = False
-) -> Measured:
+    ends: Ends, factor: float, items: int | None, seeds: int | None,
+    subtracted: TableRow | None = None, paired: bool = False,
+) -> Measured:  # fmt: skip
     value, low, high = (round(factor * number, 6) for number in ends)
+    reference = round(factor * subtracted["value"], 6) if subtracted else None
     return {"value": value, "low": low, "high": high, "items": items, "seeds": seeds,
-            "paired": paired}  # fmt: skip
+            "paired": paired, "reference": reference}  # fmt: skip

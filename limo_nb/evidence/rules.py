@@ -20,7 +20,11 @@ from limo_nb.evaluation import benchmark_registry
 
 # ---------------------------------------------------------------- the ledger
 class ClaimQuantity(Frozen):
-    """`name` in `group` of `table`, less `minus`, or as a share of `over`."""
+    """`name` in `group` of `table`, less `minus`, or as a share of `over`.
+
+    In the table `published` a name is a model of the papers' table of results, or a dotted
+    path to a number of `paper.yaml`.
+    """
 
     table: str
     name: str
@@ -28,7 +32,7 @@ class ClaimQuantity(Frozen):
     minus: str | None = None
     minus_table: str | None = None  # where `minus` stands, if not in `table`
     over: str | None = None
-    unit: Literal["points", "percent", "tokens"] = "points"
+    unit: Literal["points", "percent", "tokens", "number"] = "points"
 
 
 class Condition(Frozen):
@@ -85,19 +89,26 @@ class Least(Frozen):
     seeds: int = Field(ge=1)  # training runs of the trained side
 
 
+Basis = Literal["a run", "a record", "published numbers", "nothing here"]
+
+
 class Claim(Frozen):
     """One claim: its words, the paper's figure, the quantities, the rule."""
 
     id: str
     title: str
     claim: str
+    source: str  # who claims it, and where
     chapter: int
-    paper: str  # may name `figures` in braces
+    paper: str  # what was published; may name `figures` in braces
     figures: dict[str, str | PaperGain] = {}
     values: dict[str, ClaimQuantity] = {}
     requires: tuple[Condition, ...] = ()
     rule: tuple[Condition, ...] = ()
-    untested: str = ""  # why nothing here tests it
+    # The smallest difference of interest, in points: a whole interval below it shows that
+    # there is no effect of size, and where it does not fit there is no room for one.
+    effect: float = Field(5, gt=0)
+    untested: str = ""  # why nothing here tests it, and what it would take
     record: str = ""  # the recorded run that it is about; none: the run at hand
     prediction: str = ""  # what was expected before that run
     least: Least
@@ -112,6 +123,15 @@ class Claim(Frozen):
         if bool(self.record) != bool(self.prediction):
             raise ValueError("a claim about a recorded run has a prediction, and no other has")
         return self
+
+    @property
+    def rests_on(self) -> Basis:
+        """What can decide it."""
+        if self.untested:
+            return "nothing here"
+        if all(quantity.table == "published" for quantity in self.values.values()):
+            return "published numbers"
+        return "a record" if self.record else "a run"
 
     @property
     def published(self) -> str:
@@ -149,7 +169,7 @@ def _figure(figure: str | PaperGain) -> Any:
     if isinstance(figure, PaperGain):
         return _paper_gain(figure)
     value: Any = reported()
-    for key in figure.split("."):
+    for key in figure.split("/" if "/" in figure else "."):
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError):
@@ -166,6 +186,14 @@ def _paper_gain(figure: PaperGain) -> float:
     ]
     mine, other = results["models"][figure.model], results["models"][figure.over]
     return sum(mine[place] - other[place] for place in places) / len(places)
+
+
+def published_number(path: str) -> float:
+    """The number at a dotted `path` of `paper.yaml`; raises ValueError for anything else."""
+    value = _figure(path)
+    if not isinstance(value, int | float):
+        raise ValueError(f"paper.yaml has no number at {path!r}, but {type(value).__name__}")
+    return float(value)
 
 
 def _domain(inside: bool) -> str:

@@ -14,6 +14,8 @@ from limo_nb.book import plots
 from limo_nb.book.templates import macros
 from limo_nb.evidence.judging import (
     CONTRADICTED,
+    EQUIVALENT,
+    NO_ROOM,
     REPRODUCED,
     SHOWN,
     UNDECIDED,
@@ -23,8 +25,8 @@ from limo_nb.evidence.judging import (
 from limo_nb.evidence.rules import Claim, Condition
 
 TEMPLATE = "evidence/show.jinja"
-VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, UNDECIDED, UNTESTED)
-EXPLAINED = (CONTRADICTED, UNDECIDED, UNTESTED)  # verdicts that are shown with their reason
+VERDICTS = (SHOWN, REPRODUCED, CONTRADICTED, EQUIVALENT, UNDECIDED, NO_ROOM, UNTESTED)
+EXPLAINED = (CONTRADICTED, UNDECIDED, NO_ROOM, UNTESTED)  # shown with their reason
 Row = Mapping[str, Any]  # of `judging.ClaimVerdict`, perhaps read from a file
 
 
@@ -39,14 +41,15 @@ def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
         for claim in claims
         for row in [found.get(claim.id)]
     ]
-    return str(macros(TEMPLATE).ledger(told, bool(rows), EXPLAINED))
+    return str(macros(TEMPLATE).ledger(told, list(tally(rows)), EXPLAINED))
 
 
 def _rule(claim: Claim) -> list[str]:
     if claim.untested:
         return [f"{UNTESTED}: {claim.untested}"]
     rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
-    return [rule + "".join(f", given {c.value} {c.says} %" for c in claim.requires)]
+    rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
+    return [rule, f"predicted: {claim.prediction}"] if claim.prediction else [rule]
 
 
 def _measured(row: Row) -> list[str]:
@@ -90,7 +93,8 @@ def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure 
 
 LOOKS = {
     SHOWN: (plots.GREEN, "o"), REPRODUCED: (plots.BLUE, "P"), CONTRADICTED: (plots.RED, "X"),
-    UNDECIDED: (plots.ORANGE, "s"), UNTESTED: (plots.PALE, "D"),
+    UNDECIDED: (plots.ORANGE, "s"), UNTESTED: (plots.PALE, "D"), NO_ROOM: (plots.PALE, "v"),
+    EQUIVALENT: (plots.INK, "|"),
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from limo_nb.core.files import write_json
+from limo_nb.core.recorded_runs import AnyRun
 from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import Profile, Sampling
@@ -107,7 +108,7 @@ def in_both_precisions(run: Run) -> Artifact:
     )  # fmt: skip
 
 
-def trained(run: Run, variant: str, seed: int) -> Path:
+def trained(run: AnyRun, variant: str, seed: int) -> Path:
     """The folder of one headline model: `model/`, log.jsonl and done.json."""
     return run.load("models/trained") / f"{variant}-{seed}"
 

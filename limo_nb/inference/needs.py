@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from limo_nb.core import memory
-from limo_nb.core.memory import GB, Memory
+from limo_nb.core.memory import GB
 from limo_nb.inference.models import decoding_precision
 from limo_nb.inference.shapes import Shape, shape_if_known
 
@@ -55,13 +55,6 @@ def decoding_parts(
     }
 
 
-def free_for_decoding() -> Memory:
-    """Memory of the GPU where there is one, else of the host."""
-    if torch.cuda.is_available():
-        return Memory(*torch.cuda.mem_get_info())
-    return memory.host_memory()
-
-
 def check_decoding(
     what: str, needed: Callable[[int], Mapping[str, int]], rows: int, processes: int,
     force: bool,
@@ -71,7 +64,7 @@ def check_decoding(
     `needed` gives the bytes of one process by its rows. On a GPU each process has its own.
     Raises NotEnoughMemory with what would fit.
     """
-    there = free_for_decoding()
+    there = memory.free_memory()
     shared = 1 if torch.cuda.is_available() else processes
 
     def whole(rows: int, processes: int) -> dict[str, int]:
@@ -105,4 +98,4 @@ def check_reading(model: str, dtype: str, tokens: int) -> None:
     parts["logits"] = READ * shape.vocabulary * tokens
     levers = [] if settled == "bfloat16" else ["a dtype of bfloat16"]
     what = f"reading {tokens:,} tokens with {model}"
-    memory.require(what, parts, free_for_decoding(), levers, force=False)
+    memory.require(what, parts, memory.free_memory(), levers, force=False)

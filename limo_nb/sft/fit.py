@@ -11,7 +11,7 @@ import torch
 
 from limo_nb.core import memory, precision
 from limo_nb.core.machine import cores
-from limo_nb.core.memory import GB, Memory
+from limo_nb.core.memory import GB
 from limo_nb.core.settings import SftSettings
 from limo_nb.inference import shape_if_known
 from limo_nb.inference.needs import decoding_parts
@@ -49,7 +49,7 @@ def setup_here(job: TrainingJob, alone: bool) -> Setup | None:
     offload: Offload = "all" if settings.zero_stage == 3 else "optimizer"
     return Setup(
         model=job.model, shape=shape, gpus=1 if alone else settings.ranks,
-        gpu_memory=free_memory().free / GB, tokens=job.longest, zero=settings.zero_stage,
+        gpu_memory=memory.free_memory().free / GB, tokens=job.longest, zero=settings.zero_stage,
         offload=offload if settings.offload and settings.zero_stage and not alone else "none",
         dtype=_settled(settings.dtype),
         checkpointing=settings.gradient_checkpointing, liger=settings.liger,
@@ -84,19 +84,12 @@ def _settled(dtype: precision.Dtype) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if precision.settle(dtype).dtype == "bfloat16" else "float32"
 
 
-def free_memory() -> Memory:
-    """Of the GPU where there is one, else of the host."""
-    if torch.cuda.is_available():
-        return Memory(*torch.cuda.mem_get_info())
-    return memory.host_memory()
-
-
 def check_fit(setup: Setup, force: bool = False) -> str:
     """That the run fits, and how long it takes, in one line.
 
     Raises NotEnoughMemory with the numbers and with settings that would fit.
     """
-    made, there = plan(setup), free_memory()
+    made, there = plan(setup), memory.free_memory()
     ranks = f" on {setup.gpus} ranks" if setup.gpus > 1 else ""
     what = f"fine-tuning {setup.model}{ranks} at {setup.tokens:,} tokens a row"
     levers = [] if made.fits else [_said(*found) for found in fitting_changes(setup)]
@@ -184,7 +177,7 @@ def largest_that_fit(tokens: int) -> tuple[str, str]:
     """
     known = sorted(known_shapes().items(), key=lambda pair: pair[1].parameters)
     decodes = trains = ""
-    free, dtype = free_memory().free, _settled("auto")
+    free, dtype = memory.free_memory().free, _settled("auto")
     for name, shape in known:
         need = sum(decoding_parts(shape, dtype, 1, tokens).values())
         if need <= free:

@@ -1,0 +1,61 @@
+"""The page "The book in one page": what a run decided, for people who will run nothing.
+
+Made by `limo-nb render` from the verdicts of chapter 10, so that no number is typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from limo_nb import evidence
+from limo_nb.book.templates import macros
+from limo_nb.core.runs import MissingArtifact, Run
+from limo_nb.evidence import ClaimVerdict
+
+PAGE = "book/summary"  # in the table of contents
+TEMPLATE = "book/summary.jinja"
+# The claims that tell the story, in its order.
+OF_RUN = (
+    "elicitation-gap", "in-domain", "out-of-domain", "less-is-more", "less-is-more-tokens",
+    "chosen-beats-random", "chain-quality", "question-difficulty", "backbone",
+)  # fmt: skip
+OF_PAPERS = ("published-gain", "bulk-hurts", "over-openthoughts", "over-o1-aime",
+             "generalisation-headline", "more-is-more", "published-sizes-math")  # fmt: skip
+
+
+def page(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> str:
+    """The page in Markdown, from the last run of `profile`; it says where there is none."""
+    claims = {claim.id: claim for claim in evidence.load_ledger(root / "book" / "claims.yml")}
+    try:
+        rows = {
+            row["id"]: row for row in Run(profile, overrides).load("claims").json("claims.json")
+        }
+    except MissingArtifact:
+        rows = {}
+    if set(rows) != set(claims):  # none, or those of an older ledger
+        return str(macros(TEMPLATE).without(profile))
+    untested = [row for row in rows.values() if row["verdict"] == evidence.UNTESTED]
+    return str(
+        macros(TEMPLATE).page(
+            [_told(rows[name], claims[name]) for name in OF_RUN],
+            [_told(rows[name], claims[name]) for name in OF_PAPERS],
+            _tally([row for row in rows.values() if row["rests_on"] == "a run"]),
+            len(claims), len(untested), profile,
+        )
+    )  # fmt: skip
+
+
+def _told(row: ClaimVerdict, claim: evidence.Claim) -> tuple[str, str, str, str]:
+    """(title, claim, verdict, what was measured)."""
+    measured = "; ".join(
+        f"{name} {evidence.interval_told(found)} {row['units'][name]}"
+        for name, found in row["measured"].items()
+        if found
+    )
+    return row["title"], claim.claim.strip(), row["verdict"], measured
+
+
+def _tally(rows: Sequence[ClaimVerdict]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in evidence.tally(rows).items())
