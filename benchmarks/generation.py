@@ -54,8 +54,9 @@ from limo_nb.inference import (
     open_engine,
     prompt_ids,
 )
-from limo_nb.inference.decoder import PREFILL_TOKENS, Decoder, PreallocatedLayer
+from limo_nb.inference.decoder import PREFILL_TOKENS, Decoder
 from limo_nb.inference.request import plan_batches
+from limo_nb.inference.rows import PreallocatedLayer, left_padded
 from limo_nb.lab.world import (
     FAMILIES,
     draw,
@@ -178,7 +179,7 @@ def nucleus(model: str) -> str:
     prompts = [
         prompt_ids(made.tokenizer, chat_prompt(text, SYSTEM_PROMPT)) for text in questions
     ]
-    ids, mask = decoder.left_padded(prompts, made.tokenizer.pad_token_id)
+    ids, mask = left_padded(prompts, made.tokenizer.pad_token_id)
     numbers = torch.rand(len(ids), 1, dtype=torch.float64)
     sampling = Sampling(temperature=0.8, top_p=0.95)
     ours = decoder.InverseTransform(numbers, ids.shape[1], sampling)

@@ -29,13 +29,13 @@ from limo_nb.inference import (
     resolve,
     token_counter,
 )
+from limo_nb.inference import decoder as decoder_module
 from limo_nb.inference.decoder import (
     PREFILL_TOKENS,
     Decoder,
-    PreallocatedLayer,
-    left_padded,
     likeliest,
 )
+from limo_nb.inference.rows import PreallocatedLayer, left_padded
 
 SYSTEM = "Answer the question."
 DRAWN = Sampling(samples=3, temperature=1.0, max_new_tokens=48, seed=7)
@@ -194,8 +194,8 @@ def test_samples_follow_the_distribution(model):
     with torch.inference_mode():
         logits = decoder.model(torch.tensor([prompt])).logits[0, -1]
         expected = (logits / 0.5).softmax(0)
-        owners = torch.zeros(4000, dtype=torch.long)
-        parts = decoder._generate([prompt], owners, range(4000), sampling)
+        asked = [(prompt, seed) for seed in range(4000)]
+        parts = decoder._generate(asked, sampling, len(asked))
         rows = [ids for ended, *_ in parts for _, ids in ended]
     counts = torch.bincount(torch.cat(rows), minlength=len(expected)) / 4000
     sigma = (expected * (1 - expected) / 4000).sqrt()
@@ -216,6 +216,35 @@ def test_a_row_does_not_depend_on_its_batch_mates(model):
     assert decoder.decode(prompts[::-1], range(6), seeds[::-1], sampling) == together[::-1]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("at_once", [1, 3, 5])
+def test_rows_that_take_turns_are_those_that_go_together(model, dtype, at_once, monkeypatch):
+    """Rows of other lengths join, in every order; what a row becomes depends on itself."""
+    monkeypatch.setattr(decoder_module, "SEGMENT", 4)
+    decoder = Decoder(model, dtype)
+    texts = ["Exercise.", *(row["question"] for row in problems(5, seed=5)), "Facts. plus 4:"]
+    prompts = [prompt_ids(decoder.tokenizer, text) for text in texts]
+    sampling = Sampling(temperature=0.8, top_p=0.9, max_new_tokens=24)
+    owners, seeds = [0, 1, 1, 2, 3, 4, 5, 6, 0, 2], list(range(10))
+    held: list[int] = []
+    generate = decoder.model.generate
+
+    def counted(ids, **more):
+        held.append(len(ids))
+        return generate(ids, **more)
+
+    decoder.model.generate = counted
+    turns = decoder.decode(prompts, owners, seeds, sampling, at_once)
+    assert max(held) == at_once and len(held) > 10
+    wanted = decoder.decode(prompts, owners, seeds, sampling)
+    assert max(held) == len(owners)
+    if dtype == "float32":
+        assert turns == wanted
+    else:  # sums of another order are rounded otherwise
+        assert sum(one == other for one, other in zip(turns, wanted, strict=True)) >= 8
+    assert all(row.tokens <= 24 for row in turns)
+
+
 def test_top_p_leaves_the_tail_out(model):
     decoder = Decoder(model, "float32")
     prompt = prompt_ids(decoder.tokenizer, "Exercise.")
@@ -225,8 +254,8 @@ def test_top_p_leaves_the_tail_out(model):
     head = set(ranked.indices[: int((ranked.values.cumsum(0) < 0.3).sum()) + 1].tolist())
     sampling = Sampling(temperature=1.0, top_p=0.3, max_new_tokens=1)
     with torch.inference_mode():
-        owners = torch.zeros(500, dtype=torch.long)
-        parts = decoder._generate([prompt], owners, range(500), sampling)
+        asked = [(prompt, seed) for seed in range(500)]
+        parts = decoder._generate(asked, sampling, len(asked))
         rows = [ids for ended, *_ in parts for _, ids in ended]
     assert set(torch.cat(rows).tolist()) <= head and len(head) > 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -21,11 +22,11 @@ from limo_nb.core.settings import Sampling
 from limo_nb.inference.base import Completion
 from limo_nb.inference.chat import answer_text
 from limo_nb.inference.models import SMALL_BYTES, load_model, stop_token_ids
+from limo_nb.inference.rows import SEGMENT, Rows, empty_layer, left_padded
 
-# Tokens between two sweeps of finished rows: `generate` runs a batch until its longest
-# row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
+# Between two sweeps of finished rows are SEGMENT tokens: `generate` runs a batch until its
+# longest row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
 # about three times the rate (benchmarks/generation.py).
-SEGMENT = 32
 # Operations between two sweeps on a CPU, at most: a large model takes seconds a token there,
 # and what it does must be seen. It depends on sizes alone, so that runs can be repeated.
 SEGMENT_FLOPS = 5e11
@@ -33,56 +34,13 @@ SEGMENT_FLOPS = 5e11
 # decoded anew then has fewer batch-mates, and sums of floats are rounded otherwise; a shorter
 # batch is handed out as a whole, and can be repeated to the bit.
 KEEP_SECONDS = 30.0
+# The share of the rows at once to which they fall before waiting ones join them.
+REFILLED_FROM = 0.75
 # Padded tokens of one pass over prompts. What a pass of 250 prompts leaves between layers
 # fits no cache of a CPU; in parts of this size it took less than half of the time.
 PREFILL_TOKENS = 4096
 # Tokens among which those of a nucleus are looked for first; a flat distribution takes more.
 CANDIDATES = 256
-
-
-class PreallocatedLayer(DynamicLayer):
-    """Keys and values of a layer, with memory for the tokens to come.
-
-    `DynamicLayer` copies all that it holds for every token. On a CPU in float32 that took a
-    third of the time of a small model (benchmarks/generation.py). Here a token is written
-    in place, and the buffers grow by SEGMENT tokens at a time.
-    """
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states (rows, heads, tokens, size); return all of them, as views."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.buffers: dict[str, torch.Tensor] = {}
-        self.keys = self._appended("keys", self.keys, key_states)
-        self.values = self._appended("values", self.values, value_states)
-        return self.keys, self.values
-
-    def _appended(
-        self, name: str, held: torch.Tensor | None, new: torch.Tensor
-    ) -> torch.Tensor:
-        held = new[..., :0, :] if held is None or not held.numel() else held
-        length, buffer = held.shape[-2], self.buffers.get(name)
-        end = length + new.shape[-2]
-        # Another owner (beam search, say) may have put its own tensor in place of ours.
-        ours = buffer is not None and buffer.data_ptr() == held.data_ptr()
-        if buffer is None or not ours or buffer.shape[-2] < end:
-            buffer = new.new_empty(*new.shape[:-2], end + SEGMENT, new.shape[-1])
-            buffer[..., :length, :] = held
-            self.buffers[name] = buffer
-        buffer[..., length:end, :] = new
-        return buffer[..., :end, :]
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows `indices`; the memory of the others is given back at once."""
-        super().batch_select_indices(indices)
-        self.buffers.clear()
-
-
-def empty_layer(dtype: torch.dtype) -> DynamicLayer:
-    """A layer for keys and values of `dtype`: in bfloat16, copying them is the faster way."""
-    return PreallocatedLayer() if dtype == torch.float32 else DynamicLayer()
 
 
 class Decoded(NamedTuple):
@@ -93,12 +51,17 @@ class Decoded(NamedTuple):
     tokens: int  # which these have so far
 
 
+# Ended rows by place with their new ids, rows that are left, tokens that those underway have.
+Step = tuple[list[tuple[int, torch.Tensor]], int, int]
+
+
 class Decoder:
     """Batched sampling with `generate`: the part that runs in each worker process."""
 
     def __init__(self, name: str, dtype: str, device: str = "cpu") -> None:
         self.model, self.tokenizer = load_model(name, dtype)
         self.model.to(device)
+        self._pad = self.tokenizer.pad_token_id
         stops = stop_token_ids(name, self.tokenizer)
         self.stops = torch.tensor(stops, device=device)
         # Hub models bring decoding defaults (top_k, repetition_penalty) of their own;
@@ -116,12 +79,15 @@ class Decoder:
         owners: Sequence[int],
         seeds: Sequence[int],
         sampling: Sampling,
+        at_once: int | None = None,
     ) -> list[Completion]:
         """One completion per entry of `owners`, which are indices into `prompts`.
 
         Row i draws from random numbers that start at `seeds[i]`; greedy rows draw none.
+        `at_once` rows are computed together (none: all), and waiting ones take the places
+        of those that have ended.
         """
-        parts = self.parts(prompts, owners, seeds, sampling)
+        parts = self.parts(prompts, owners, seeds, sampling, at_once)
         made = dict(row for part in parts for row in part.ended)
         return [made[place] for place in range(len(owners))]
 
@@ -131,11 +97,13 @@ class Decoder:
         owners: Sequence[int],
         seeds: Sequence[int],
         sampling: Sampling,
+        at_once: int | None = None,
     ) -> Iterator[Decoded]:
         """The same as it comes: rows that have ended, twice a minute and at the end."""
         held: list[tuple[int, Completion]] = []
         handed, limit = time.monotonic(), sampling.max_new_tokens
-        steps = self._generate(prompts, torch.tensor(owners), seeds, sampling)
+        asked = [(prompts[owner], seed) for owner, seed in zip(owners, seeds, strict=True)]
+        steps = self._generate(asked, sampling, at_once or max(1, len(asked)))
         while True:
             # Only while this works: whoever takes the parts computes in between.
             with torch.inference_mode(), _threads(self.small):
@@ -157,44 +125,68 @@ class Decoder:
         return Completion(text, count, bool(len(ends)))
 
     def _generate(
-        self, prompts: list[list[int]], owners: torch.Tensor, seeds: Sequence[int],
-        sampling: Sampling,
-    ) -> Iterator[tuple[list[tuple[int, torch.Tensor]], int, int]]:  # fmt: skip
-        """(ended rows with their new ids, rows left, tokens that these have), by segments.
+        self, asked: Sequence[tuple[list[int], int]], sampling: Sampling, at_once: int
+    ) -> Iterator[Step]:
+        """Make a row of each (prompt, seed) in `asked`, by segments.
 
-        Finished rows leave the batch after every segment.
+        Finished rows leave after every segment. Waiting ones join when there is room for
+        several: reading prompts one by one would take longer.
         """
+        waiting = deque(range(len(asked)))
+        rows: Rows | None = None
+        while waiting or rows:
+            held = len(rows) if rows else 0
+            refills = rows is not None and rows.cache is not None
+            if waiting and held <= (REFILLED_FROM * at_once if refills else 0):
+                places = [waiting.popleft() for _ in range(min(at_once - held, len(waiting)))]
+                left = held + len(places) + len(waiting)
+                new = yield from self._begun(places, asked, left, rows.made if rows else 0)
+                rows = rows.joined(new) if rows else new
+            elif rows:
+                gone, rows = self._moved_on(rows, sampling)
+                yield gone, len(rows) + len(waiting), rows.made
+                rows = rows if len(rows) else None
+
+    def _begun(
+        self, places: list[int], asked: Sequence[tuple[list[int], int]], left: int, made: int
+    ) -> Generator[Step, None, Rows]:
+        """The rows `places` of `asked` with their prompts read, each prompt once."""
         device = self.model.device
-        ids, mask = left_padded(prompts, self.tokenizer.pad_token_id)
-        ids, mask, owners = ids.to(device), mask.to(device), owners.to(device)
-        width, limit = ids.shape[1], sampling.max_new_tokens
-        parts: list[Any] | None = [] if self._plain_cache(width) else None
-        if parts is not None:
+        numbers: dict[tuple[int, ...], int] = {}
+        owners = [numbers.setdefault(tuple(asked[place][0]), len(numbers)) for place in places]
+        ids, mask = (part.to(device) for part in left_padded(list(numbers), self._pad))
+        cache = None
+        if self._plain_cache(ids.shape[1]):
+            parts = []
             for part in self._prefills(ids[:, :-1], mask[:, :-1]):
                 parts.append(part)
-                yield [], len(owners), 0
-        cache = self._joined(parts, owners) if parts is not None else None
-        del parts
-        ids, mask, places = ids[owners], mask[owners], torch.arange(len(owners))
-        streams = [np.random.default_rng(seed) for seed in seeds]
-        while len(ids):
-            done = ids.shape[1] - width
-            segment = self._segment(len(ids)) if cache is not None else limit
-            tokens = min(segment, limit - done)
-            full = self.model.generate(
-                ids, attention_mask=mask, past_key_values=cache,
-                generation_config=GenerationConfig(do_sample=False, max_new_tokens=tokens),
-                logits_processor=_drawing(sampling, streams, tokens, ids),
-            )  # fmt: skip
-            new = full[:, width:]
-            going = ~torch.isin(new, self.stops).any(1) & (new.shape[1] < limit)
-            gone = zip(places[~going.cpu()].tolist(), new[~going].cpu(), strict=True)
-            ids, places = full[going], places[going.cpu()]
-            streams = [streams[place] for place in going.nonzero().flatten().tolist()]
-            mask = torch.cat([mask[going], mask.new_ones(len(ids), new.shape[1] - done)], 1)
-            if cache is not None and len(ids):
-                cache.batch_select_indices(going.nonzero().flatten())
-            yield list(gone), len(ids), len(ids) * new.shape[1]
+                yield [], left, made
+            cache = self._joined(parts, torch.tensor(owners))
+        starts = torch.full((len(places),), ids.shape[1], device=device)
+        streams = [np.random.default_rng(asked[place][1]) for place in places]
+        return Rows(ids[owners], mask[owners], cache, starts, places, streams)
+
+    def _moved_on(
+        self, rows: Rows, sampling: Sampling
+    ) -> tuple[list[tuple[int, torch.Tensor]], Rows]:
+        """Let `rows` make a segment: (those that have ended with their new ids, the rest)."""
+        limit, length = sampling.max_new_tokens, rows.ids.shape[1]
+        segment = self._segment(len(rows)) if rows.cache is not None else limit
+        tokens = min(segment, limit - length + int(rows.starts.min()))
+        full = self.model.generate(
+            rows.ids, attention_mask=rows.mask, past_key_values=rows.cache,
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=tokens),
+            logits_processor=_drawing(sampling, rows.streams, tokens, rows.ids),
+        )  # fmt: skip
+        made = torch.arange(full.shape[1], device=full.device) >= rows.starts[:, None]
+        stopped = (torch.isin(full, self.stops) & made).any(1)
+        going = ~stopped & (full.shape[1] - rows.starts < limit)
+        gone = [
+            (rows.places[n], full[n, int(rows.starts[n]) :].cpu())
+            for n in (~going).nonzero().flatten().tolist()
+        ]
+        mask = torch.cat([rows.mask, rows.mask.new_ones(len(rows), full.shape[1] - length)], 1)
+        return gone, rows.kept(full, mask, going.nonzero().flatten())
 
     def _segment(self, rows: int) -> int:
         """Tokens until the next sweep of a batch of `rows`."""
@@ -247,14 +239,6 @@ class Decoder:
         )  # fmt: skip
         layers: Any = cache.layers  # all of them are DynamicLayers here
         return [(layer.keys, layer.values) for layer in layers]
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, attention mask), both (rows, longest row), padded on the left."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
 
 
 class InverseTransform(LogitsProcessor):

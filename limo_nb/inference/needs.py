@@ -22,9 +22,10 @@ DRAWN = 40
 GREEDY = 12
 READ = 12  # the same of a token that is read
 # Rows that a large model decodes at once on a CPU, so that the first have ended after about
-# a minute on two cores: 16 of half a billion parameters, and 64 where the processor has
-# bfloat16 units, which take a quarter of the time. More rows would be a little faster.
-ROWS_TIMES_PARAMETERS = {"float32": 8 * 10**9, "bfloat16": 32 * 10**9}
+# a minute on two cores: 32 of half a billion parameters, and 64 of 1.5 billion where the
+# processor has bfloat16 units. Below that, reading the weights is most of a step, and half as
+# many rows take nearly as long.
+ROWS_TIMES_PARAMETERS = {"float32": 16 * 10**9, "bfloat16": 100 * 10**9}
 FEWEST = 4
 
 

@@ -34,6 +34,7 @@ from limo_nb.inference.shapes import shape_if_known
 from limo_nb.inference.templates import DEFAULT_CHAT
 from limo_nb.inference.workers import Worker, worker_count
 
+QUEUED = 8  # batches of a large model whose rows take turns
 FEW_ROWS = 64  # not worth the seconds that worker processes need to start
 # To be raised when the decoder's draws change: stored completions would be other ones.
 DRAWS = "2"
@@ -90,11 +91,20 @@ class TransformersEngine:
         self._check_memory(head[0], sampling, 1 if here else self.count)
         batches = chain(head, batches)
         if here:
-            for batch in batches:
+            for batch in self._queued(batches):
                 asked = self._request(batch, sampling)
                 yield from _handed_out(batch, self._here(asked))
         else:
             yield from self._spread(batches, sampling)
+
+    def _queued(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches as they are; of a large model on a CPU several as one, a queue.
+
+        There the last rows of a batch take nearly as long alone as in company.
+        """
+        large = not (self.small or self.shape is None or torch.cuda.is_available())
+        while group := list(islice(batches, QUEUED if large else 1)):
+            yield tuple(ask for batch in group for ask in batch)
 
     def _request(self, batch: Batch, sampling: Sampling) -> dict[str, Any]:
         return request(self.tokenizer, batch, sampling, self.settings.chat)
@@ -118,7 +128,9 @@ class TransformersEngine:
         if self._decoder is None:
             self._decoder = Decoder(self.name, self.settings.dtype, _device(0))
         sampling = Sampling(**asked["sampling"])
-        return self._decoder.parts(asked["prompts"], asked["owners"], asked["seeds"], sampling)
+        return self._decoder.parts(
+            asked["prompts"], asked["owners"], asked["seeds"], sampling, self.batch_size
+        )
 
     def _spread(
         self, batches: Iterable[Batch], sampling: Sampling
