@@ -75,6 +75,17 @@ def test_override_changes_the_run_and_outdates_the_status(toy: Path) -> None:
     assert re.search(r"01-first\s+│ out of date", limo_nb(toy, "status", "-p", "smoke").stdout)
 
 
+def test_claims_are_judged_by_what_there_is(toy: Path, repository: Path) -> None:
+    """Without any run: the papers' own numbers decide theirs, and no other is decided."""
+    (toy / "book" / "claims.yml").write_text((repository / "book" / "claims.yml").read_text())
+    rows = json.loads(limo_nb(toy, "claims", "--profile", "smoke", "--json").stdout)
+    verdicts = {row["id"]: row["verdict"] for row in rows}
+    assert verdicts["in-domain"] == verdicts["real-benchmarks"] == "not tested here"
+    assert verdicts["over-o1-aime"] == "undecided" and verdicts["over-o1"] == "shown"
+    table = limo_nb(toy, "claims", "--profile", "smoke").stdout
+    assert "817 rows on AIME24" in table and "not tested here," not in table.splitlines()[0]
+
+
 def test_results_as_table_and_json(toy: Path, monkeypatch) -> None:
     missing = limo_nb(toy, "results", "--profile", "smoke")
     assert missing.returncode == 1

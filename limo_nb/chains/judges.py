@@ -28,7 +28,7 @@ from limo_nb.chains.scoring import (
     weights,
 )
 from limo_nb.core.progress import progress_bar
-from limo_nb.core.settings import EngineSettings, Sampling
+from limo_nb.core.settings import ChatSettings, EngineSettings, Sampling
 from limo_nb.grading.extraction import shown
 from limo_nb.inference import (
     chat_prompt,
@@ -236,6 +236,7 @@ class LikelihoodJudge:
     model: str
     system_prompt: str
     dtype: str = "auto"
+    chat: ChatSettings = ChatSettings()
 
     def __call__(self, chains: Sequence[Mapping[str, Any]]) -> list[float | None]:
         """Mean probabilities, None for an empty chain; see `Judge`.
@@ -249,7 +250,7 @@ class LikelihoodJudge:
         with progress_bar(len(chains), "chains", "judged") as bar:
             for row in chains:
                 prompt = chat_prompt(row["question"], self.system_prompt)
-                ids = prompt_ids(tokenizer, prompt)
+                ids = prompt_ids(tokenizer, prompt, self.chat)
                 found.append(
                     _mean_probability(model, ids, plain_ids(tokenizer, row["solution"]))
                 )

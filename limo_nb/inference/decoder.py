@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +29,7 @@ from limo_nb.inference.rows import SEGMENT, Rows, empty_layer, left_padded
 # about three times the rate (benchmarks/generation.py).
 # Operations between two sweeps on a CPU, at most: a large model takes seconds a token there,
 # and what it does must be seen. It depends on sizes alone, so that runs can be repeated.
-SEGMENT_FLOPS = 5e11
+SEGMENT_FLOPS = 2e12
 # A batch that lasts longer hands out the rows that have ended: a kill costs no more. What is
 # decoded anew then has fewer batch-mates, and sums of floats are rounded otherwise; a shorter
 # batch is handed out as a whole, and can be repeated to the bit.
@@ -47,12 +47,13 @@ class Decoded(NamedTuple):
     """What a batch has come to: rows that have ended, by place, and those on their way."""
 
     ended: list[tuple[int, Completion]]
+    left: int  # rows that have not ended, those that wait among them
     rows: int  # that are on their way
     tokens: int  # which these have so far
 
 
-# Ended rows by place with their new ids, rows that are left, tokens that those underway have.
-Step = tuple[list[tuple[int, torch.Tensor]], int, int]
+# Ended rows by place with their new ids, and the three numbers of `Decoded`.
+Step = tuple[list[tuple[int, torch.Tensor]], int, int, int]
 
 
 class Decoder:
@@ -110,10 +111,10 @@ class Decoder:
                 step = next(steps, None)
             if step is None:
                 break
-            ended, rows, tokens = step
+            ended, left, rows, tokens = step
             held += [(place, self._completion(ids, limit)) for place, ids in ended]
-            due = not rows or time.monotonic() - handed >= KEEP_SECONDS
-            yield Decoded(held if due else [], rows, tokens)
+            due = not left or time.monotonic() - handed >= KEEP_SECONDS
+            yield Decoded(held if due else [], left, rows, tokens)
             if due:
                 held, handed = [], time.monotonic()
 
@@ -139,18 +140,23 @@ class Decoder:
             refills = rows is not None and rows.cache is not None
             if waiting and held <= (REFILLED_FROM * at_once if refills else 0):
                 places = [waiting.popleft() for _ in range(min(at_once - held, len(waiting)))]
-                left = held + len(places) + len(waiting)
-                new = yield from self._begun(places, asked, left, rows.made if rows else 0)
+                reading = self._reading(places, asked)
+                while (new := next(reading)) is None:
+                    made = rows.made if rows else 0
+                    yield [], held + len(places) + len(waiting), held + len(places), made
                 rows = rows.joined(new) if rows else new
             elif rows:
                 gone, rows = self._moved_on(rows, sampling)
-                yield gone, len(rows) + len(waiting), rows.made
+                yield gone, len(rows) + len(waiting), len(rows), rows.made
                 rows = rows if len(rows) else None
 
-    def _begun(
-        self, places: list[int], asked: Sequence[tuple[list[int], int]], left: int, made: int
-    ) -> Generator[Step, None, Rows]:
-        """The rows `places` of `asked` with their prompts read, each prompt once."""
+    def _reading(
+        self, places: list[int], asked: Sequence[tuple[list[int], int]]
+    ) -> Iterator[Rows | None]:
+        """None for every part of their prompts, then the rows `places` of `asked`.
+
+        Each prompt is read once.
+        """
         device = self.model.device
         numbers: dict[tuple[int, ...], int] = {}
         owners = [numbers.setdefault(tuple(asked[place][0]), len(numbers)) for place in places]
@@ -160,11 +166,11 @@ class Decoder:
             parts = []
             for part in self._prefills(ids[:, :-1], mask[:, :-1]):
                 parts.append(part)
-                yield [], left, made
+                yield None
             cache = self._joined(parts, torch.tensor(owners))
         starts = torch.full((len(places),), ids.shape[1], device=device)
         streams = [np.random.default_rng(asked[place][1]) for place in places]
-        return Rows(ids[owners], mask[owners], cache, starts, places, streams)
+        yield Rows(ids[owners], mask[owners], cache, starts, places, streams)
 
     def _moved_on(
         self, rows: Rows, sampling: Sampling

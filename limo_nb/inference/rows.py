@@ -94,7 +94,7 @@ class Rows:
 
     def kept(self, ids: torch.Tensor, mask: torch.Tensor, chosen: torch.Tensor) -> Rows:
         """The rows `chosen` of these, which have come to `ids` and `mask`."""
-        if self.cache is not None and len(chosen):
+        if self.cache is not None and 0 < len(chosen) < len(self):  # it is copied
             self.cache.batch_select_indices(chosen)
         numbers = chosen.tolist()
         return Rows(

@@ -82,7 +82,7 @@ class Worker:
         rows = len(request["owners"])
         while rows:
             part = self._read()
-            rows = part.rows
+            rows = part.left
             yield part
 
     def _read(self) -> Decoded:
@@ -95,8 +95,8 @@ class Worker:
         reply = json.loads(line)
         if "error" in reply:
             raise EngineFailed(f"a generation worker failed:\n{reply['error']}")
-        ended, rows, tokens = reply["part"]
-        return Decoded([(place, Completion(*row)) for place, row in ended], rows, tokens)
+        ended, *counts = reply["part"]
+        return Decoded([(place, Completion(*row)) for place, row in ended], *counts)
 
     def _last_words(self) -> str:
         status = self.process.wait()
