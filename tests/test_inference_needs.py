@@ -191,7 +191,7 @@ def test_a_large_model_is_looked_at_more_often(model):
     decoder = Decoder(model, "float32")
     assert decoder._segment(256) == 32
     decoder.flops = 2 * 494_000_000
-    assert (decoder._segment(16), decoder._segment(256)) == (31, 1)
+    assert (decoder._segment(64), decoder._segment(256)) == (31, 7)
 
 
 def test_a_kill_keeps_what_was_handed_out(model, items, tmp_path, monkeypatch):
