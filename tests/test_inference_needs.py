@@ -187,6 +187,27 @@ def test_rows_that_ended_are_handed_out_while_others_are_on_their_way(model, mon
         assert left[0] == 8 and left[-1] == 0 and left == sorted(left, reverse=True)
 
 
+def test_the_time_of_a_long_request_is_told_before_it_starts(
+    model, items, tmp_path, monkeypatch, capsys
+):
+    """By a short product; a small model's is not, which takes seconds."""
+    monkeypatch.setattr("limo_nb.core.precision.flops_per_second", lambda dtype: 1e8)
+    monkeypatch.setattr("limo_nb.inference.needs.cores", lambda: 1)
+    settings, drawn = EngineSettings(dtype="float32", workers=1), DRAWN
+    with open_engine(settings, model) as engine:
+        complete(engine, items, drawn, tmp_path / "small.db")
+        assert engine.tokens_per_second is None
+    assert "at most about" not in capsys.readouterr().err
+    monkeypatch.setattr("limo_nb.inference.models.SMALL_BYTES", 1000)
+    with open_engine(settings, model) as engine:
+        rate = 0.6 * 1e8 / (2 * engine.shape.parameters)
+        assert engine.tokens_per_second == pytest.approx(rate)
+        monkeypatch.setattr("limo_nb.inference.request.TOLD_FROM", 1.0)
+        complete(engine, items, drawn, tmp_path / "large.db")
+    told = f"answers of up to {drawn.max_new_tokens} tokens at about {rate:.0f} tokens/s"
+    assert told in capsys.readouterr().err
+
+
 def test_a_large_model_is_looked_at_more_often(model):
     decoder = Decoder(model, "float32")
     assert decoder._segment(256) == 32

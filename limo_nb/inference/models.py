@@ -15,6 +15,7 @@ from limo_nb.core.precision import (
     Precision,
     settle,
 )
+from limo_nb.inference.attention import GROUPED
 from limo_nb.inference.chat import plain_ids
 from limo_nb.inference.identity import resolve, source_of
 from limo_nb.inference.templates import end_token_id
@@ -78,12 +79,13 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
     """(model in evaluation mode, tokenizer). Raises ValueError where there is no model.
 
     `dtype` "auto" is that of `decoding_precision`, and not what the weights are kept in.
-    `attention` "auto" is plain attention on a CPU, where it decodes small models faster,
-    and SDPA elsewhere.
+    `attention` "auto" is plain attention on a CPU, that of `attention.grouped_attention` for
+    a model that is not small, and SDPA elsewhere.
     """
     source, commit = source_of(name, weights=True)
     if attention == "auto":
-        attention = "sdpa" if torch.cuda.is_available() else "eager"
+        on_cpu = "eager" if is_small(name) else GROUPED
+        attention = "sdpa" if torch.cuda.is_available() else on_cpu
     wanted = getattr(torch, decoding_precision(name, dtype).dtype)
     try:
         with quiet_bars():

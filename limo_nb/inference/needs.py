@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from limo_nb.core import memory
+from limo_nb.core import memory, precision
+from limo_nb.core.machine import cores
 from limo_nb.core.memory import GB
 from limo_nb.inference.models import decoding_precision
 from limo_nb.inference.shapes import Shape, shape_if_known
@@ -27,6 +28,9 @@ READ = 12  # the same of a token that is read
 # many rows take nearly as long.
 ROWS_TIMES_PARAMETERS = {"float32": 16 * 10**9, "bfloat16": 100 * 10**9}
 FEWEST = 4
+# The share of a short product's speed at which a large model decodes on a CPU, about
+# (benchmarks/RESULTS.md): weights and caches are read for every token.
+DECODING_SHARE = {"float32": 0.6, "bfloat16": 0.28}
 
 
 def rows_at_once(shape: Shape | None, batch_size: int, small: bool, dtype: str) -> int:
@@ -39,6 +43,12 @@ def rows_at_once(shape: Shape | None, batch_size: int, small: bool, dtype: str) 
         return batch_size
     rows = ROWS_TIMES_PARAMETERS[dtype] // shape.parameters
     return min(batch_size, max(FEWEST, rows))
+
+
+def decoding_rate(shape: Shape, dtype: str) -> float:
+    """Tokens a second that a large model decodes on this CPU, about, in many rows."""
+    product = cores() * precision.flops_per_second(dtype)
+    return DECODING_SHARE[dtype] * product / (2 * shape.parameters)
 
 
 def decoding_parts(

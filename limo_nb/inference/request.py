@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 import warnings
 from collections import Counter
@@ -31,6 +32,7 @@ from limo_nb.inference.base import (
 from limo_nb.inference.chat import Prompt
 from limo_nb.inference.store import Store
 
+TOLD_FROM = 120.0  # seconds from which the time of a request is told before it starts
 PAUSE = 0.5  # seconds between two looks at what another process is making
 NAMED = 5  # refused items that a warning names
 # Rate and time left follow tokens and stand in the postfix.
@@ -83,7 +85,19 @@ def _fill(
             return {}
         before = kept.made(kept.mark(_request(engine, asks)))
         fresh = [ask for ask in asks if ask.key not in before]
+        _tell_time(engine, len(fresh), sampling.max_new_tokens)
         return _make(engine, sampling, kept, plan_batches(engine, fresh), bar)
+
+
+def _tell_time(engine: Engine, rows: int, tokens: int) -> None:
+    """How long `rows` answers of up to `tokens` take at the most, where that is minutes."""
+    rate = getattr(engine, "tokens_per_second", None)  # of engines that can tell
+    seconds = rows * tokens / rate if rate else 0
+    if seconds >= TOLD_FROM:
+        long = seconds > 5400
+        said = f"{seconds / 3600:.1f} h" if long else f"{seconds / 60:.0f} min"
+        told = f"{rows:,} answers of up to {tokens:,} tokens at about {rate:.0f} tokens/s"
+        print(f"{told}: at most about {said}", file=sys.stderr, flush=True)
 
 
 def _asks(

@@ -29,7 +29,12 @@ from limo_nb.inference.chat import (
 from limo_nb.inference.decoder import Decoded, Decoder
 from limo_nb.inference.identity import exact_name, model_digest, weights_of
 from limo_nb.inference.models import decoding_precision, is_small, load_tokenizer
-from limo_nb.inference.needs import check_decoding, decoding_parts, rows_at_once
+from limo_nb.inference.needs import (
+    check_decoding,
+    decoding_parts,
+    decoding_rate,
+    rows_at_once,
+)
 from limo_nb.inference.shapes import shape_if_known
 from limo_nb.inference.templates import DEFAULT_CHAT
 from limo_nb.inference.workers import Worker, worker_count
@@ -96,6 +101,13 @@ class TransformersEngine:
                 yield from _handed_out(batch, self._here(asked))
         else:
             yield from self._spread(batches, sampling)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """About how fast a large model decodes on this CPU; None for others."""
+        if self.small or self.shape is None or torch.cuda.is_available():
+            return None
+        return decoding_rate(self.shape, self.settings.dtype)
 
     def _queued(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches as they are; of a large model on a CPU several as one, a queue.
