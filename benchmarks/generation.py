@@ -175,7 +175,7 @@ def nucleus(model: str) -> str:
     """Seconds of a step, of drawing by sorting and by `likeliest`, and their shares."""
     made = Decoder(model, "auto")
     questions = [draw(name, 4, random.Random(n)).question
-                 for n, name in enumerate(FAMILIES * 64)][:64]  # fmt: skip
+                 for n, name in enumerate(list(FAMILIES) * 64)][:64]  # fmt: skip
     prompts = [
         prompt_ids(made.tokenizer, chat_prompt(text, SYSTEM_PROMPT)) for text in questions
     ]
@@ -188,7 +188,7 @@ def nucleus(model: str) -> str:
     )
     warp = TopPLogitsWarper(sampling.top_p)
     with torch.inference_mode():
-        out = made.model(input_ids=ids, attention_mask=mask, logits_to_keep=1)
+        out = made.model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=True)
         scores, last = out.logits[:, -1].float(), out.logits[:, -1:].argmax(-1)
         ways: dict[str, Callable[[], object]] = {
             "the model": lambda: made.model(

@@ -25,6 +25,7 @@ from limo_nb.inference import (
     worker_count,
 )
 from limo_nb.inference.decoder import Decoder
+from limo_nb.inference.models import load_model
 from limo_nb.inference.needs import check_reading, decoding_parts, rows_at_once
 
 GREEDY = Sampling(max_new_tokens=40)
@@ -158,6 +159,13 @@ def test_a_large_model_decodes_on_all_threads(model, monkeypatch, small):
     )
     decoder.decode([[5, 6]], [0], [1], Sampling(max_new_tokens=2))
     assert seen[seen.index("now") - 1] == (1 if small else 3) and seen[-1] == 3
+
+
+def test_a_large_model_on_a_cpu_has_the_attention_that_repeats_nothing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_model("lab:weak")[0].config._attn_implementation == "eager"
+    monkeypatch.setattr("limo_nb.inference.models.SMALL_BYTES", 1000)
+    assert load_model("lab:weak", "float32")[0].config._attn_implementation == "sdpa"
 
 
 def test_rows_at_once_depend_on_the_model_and_its_precision(monkeypatch):

@@ -15,7 +15,6 @@ from limo_nb.core.precision import (
     Precision,
     settle,
 )
-from limo_nb.inference.attention import GROUPED
 from limo_nb.inference.chat import plain_ids
 from limo_nb.inference.identity import resolve, source_of
 from limo_nb.inference.templates import end_token_id
@@ -79,13 +78,14 @@ def load_model(name: str, dtype: str = "auto", attention: str = "auto") -> tuple
     """(model in evaluation mode, tokenizer). Raises ValueError where there is no model.
 
     `dtype` "auto" is that of `decoding_precision`, and not what the weights are kept in.
-    `attention` "auto" is plain attention on a CPU, that of `attention.grouped_attention` for
-    a model that is not small, and SDPA elsewhere.
+    `attention` "auto" is plain attention for a small model on a CPU, where it decodes faster,
+    and SDPA elsewhere: plain attention repeats shared keys and values for every head, which
+    in a larger model is most of a step (benchmarks/attention.py).
     """
     source, commit = source_of(name, weights=True)
     if attention == "auto":
-        on_cpu = "eager" if is_small(name) else GROUPED
-        attention = "sdpa" if torch.cuda.is_available() else on_cpu
+        plain = not torch.cuda.is_available() and is_small(name)
+        attention = "eager" if plain else "sdpa"
     wanted = getattr(torch, decoding_precision(name, dtype).dtype)
     try:
         with quiet_bars():
