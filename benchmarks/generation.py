@@ -174,7 +174,7 @@ def parts(model: str) -> None:
 def nucleus(model: str) -> str:
     """Seconds of a step, of drawing by sorting and by `likeliest`, and their shares."""
     made = Decoder(model, "auto")
-    questions = [draw(name, 4, random.Random(n)).question
+    questions = [draw(random.Random(n), name, 4, "train").question
                  for n, name in enumerate(list(FAMILIES) * 64)][:64]  # fmt: skip
     prompts = [
         prompt_ids(made.tokenizer, chat_prompt(text, SYSTEM_PROMPT)) for text in questions
