@@ -19,7 +19,6 @@ from limo_nb import evidence
 from limo_nb.book import (
     contents,
     pairs,
-    recorded,
     run,
 )
 from limo_nb.core.recorded_runs import record_run
@@ -84,24 +83,22 @@ def test_a_record_of_the_chapters_draws_what_the_book_shows_of_one(
         pytest.fail(f"not run, {failed[0]} failed before", pytrace=False)
     monkeypatch.setenv("LIMO_NB_RUNS", str(runs))
     record = record_run(Run("smoke"), "toy", root=tmp_path)
-    parts = (
-        recorded.elicited, recorded.funnel, recorded.losses, recorded.accuracies,
-    )  # fmt: skip
-    for part in parts:
-        figure, said = part(record)
-        assert figure.get_suptitle().startswith("Recorded: "), part
-        assert re.search(r"\d", said), f"{part} says no number"
-    chosen = recorded.measures(record)["best of each question"]
-    assert chosen["score"] >= recorded.measures(record)["all right chains"]["score"] > 0
+    shown = evidence.RecordedResults("toy", tmp_path)
+    for drawn in (shown.elicited(), shown.funnel(), shown.losses(), shown.accuracies()):
+        figure, said = drawn
+        assert figure.get_suptitle().startswith("Recorded: ")
+        assert re.search(r"\d", said), f"no number: {said}"
+    kinds = shown.measures()
+    assert kinds["best of each question"]["score"] >= kinds["all right chains"]["score"] > 0
     arms = ["bulk", "random", "limo", "poor-limo"]
-    assert list(recorded.training(record).index) == arms
-    assert {"base", "poor", *arms} == set(recorded.benchmarks(record).index)
+    assert list(shown.training().index) == arms
+    assert {"base", "poor", *arms} == set(shown.benchmarks().index)
     items = load_table(record.load("evaluation"), "items")
-    assert recorded.differences(record).loc["limo − base", "items"] == len(items)
+    assert shown.differences().loc["limo − base", "items"] == len(items)
     known = evidence.load_ledger(ROOT / "book" / "claims.yml")
     own = [c.model_copy(update={"record": "toy"}) for c in known if c.record]
     rows = evidence.judge(own, {}, records={"toy": evidence.tables(record)})
-    assert all(row["measured"] and row["miniature"] is False for row in rows)
+    assert {row["by"] for row in rows} == {"a real model"}
     assert evidence.disagreements(own, rows) == []
 
 

@@ -11,7 +11,6 @@ import yaml
 from datasets import Dataset
 from graded import results_of
 
-from limo_nb.book import summary
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.paper import reported
@@ -22,6 +21,7 @@ from limo_nb.evidence import (
     measuring,
     rules,
     show,
+    summary,
 )
 from limo_nb.evidence.judging import (
     CONTRADICTED,
@@ -148,17 +148,17 @@ def test_where_an_effect_does_not_fit_there_is_no_room(base, limo, rule, expecte
 
 # ---------------------------------------------------------------- what was published
 def test_a_published_score_has_the_interval_of_its_problems() -> None:
-    row = measuring.published("LIMO v3", "aime")
+    row = measuring.published_score("LIMO v3", "aime")
     assert (row["value"], row["items"]) == (0.633, 30)
     assert (row["low"], row["high"]) == wilson(0.633 * 30, 30)
-    mean = measuring.published("LIMO v3", "all")
+    mean = measuring.published_score("LIMO v3", "all")
     assert 100 * mean["value"] == pytest.approx(
         reported()["results"]["average"]["LIMO v3"], abs=0.05
     )
     assert mean["high"] - mean["low"] < (row["high"] - row["low"]) / 3
-    path = measuring.published("ablations.model_size.72B.math", "math")
+    path = measuring.published_score("ablations.model_size.72B.math", "math")
     assert (path["value"], path["items"]) == (0.948, 500)
-    assert measuring.published("fine_tuning.batch_size.paper", "exact")["value"] == 64
+    assert measuring.published_score("fine_tuning.batch_size.paper", "exact")["value"] == 64
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_published_score_has_the_interval_of_its_problems() -> None:
 )
 def test_what_was_not_published_is_named(name: str, group: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        measuring.published(name, group)
+        measuring.published_score(name, group)
 
 
 def test_published_claims_are_decided_by_problems_and_not_by_points(repository: Path) -> None:
@@ -441,10 +441,10 @@ def test_a_run_s_verdicts_are_those_of_its_answers(full_run: Run, repository: Pa
 
 
 def test_the_page_in_short_has_the_verdicts_of_the_run(full_run: Run, repository: Path) -> None:
-    without = summary.page(repository, full_run.profile.name)
+    without = summary.summary_page(repository, full_run.profile.name)
     assert "has not been run" in without
     rows = {row["id"]: row for row in stored_verdicts(full_run, ledger(repository))}
-    text = summary.page(repository, full_run.profile.name)
+    text = summary.summary_page(repository, full_run.profile.name)
     for name in (*summary.OF_RUN, *summary.OF_PAPERS):
         (line,) = [line for line in text.splitlines() if f"**{rows[name]['title']}.**" in line]
         assert f"| {rows[name]['verdict']} |" in line

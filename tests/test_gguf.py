@@ -128,7 +128,9 @@ def test_a_file_of_the_hub_is_the_one_of_its_commit(source, file, tmp_path):
 def test_a_file_in_full_precision_is_the_model_it_was_made_of(source, tmp_path):
     file = write_gguf(source, tmp_path / "f32.gguf")
     ours, tokenizer = load_model(str(file), "float32")
-    theirs = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager")
+    theirs = AutoModelForCausalLM.from_pretrained(
+        source, attn_implementation=ours.config._attn_implementation
+    )
     ids = prompt_ids(tokenizer, ITEMS[0][1])
     assert torch.equal(logits(ours, ids), logits(theirs.eval(), ids))
     assert ours.lm_head.weight is ours.model.embed_tokens.weight

@@ -27,7 +27,8 @@ FLOORS = (
     ("inference", "problems"),
     ("selection", "chains", "sft", "evaluation"),
     ("book", "experiments"),
-    ("evidence", "cli"),
+    ("evidence",),
+    ("cli",),
 )
 ROOMS = [room for floor in FLOORS for room in floor]
 # Public names that stand twice in the package, each with its reason; short, and shrinking.

@@ -6,7 +6,6 @@ from . import exercise_cases as exercise_cases
 from . import exercises as exercises
 from . import funnel_report as funnel_report
 from . import plots as plots
-from . import recorded as recorded
 from . import sft_report as sft_report
 
 # What runs and renders them

@@ -25,7 +25,7 @@ import yaml
 from nbformat import NotebookNode
 from rich.console import Console
 
-from limo_nb.book import api, summary
+from limo_nb.book import api
 from limo_nb.book.contents import (
     Chapter,
     chapters,
@@ -62,18 +62,20 @@ def build_site(
     overrides: Mapping[str, Any] | None = None,
     force: bool = False,
     *,
+    pages: Mapping[str, str] | None = None,
     root: Path | None = None,
     console: Console | None = None,
 ) -> Path:
     """Build `_build/html/` from the chapters' last run in `profile`; its index.html.
 
-    Nothing is built when nothing changed. Raises RenderFailed for a chapter without an
-    up-to-date run, a warning of the build, a missing tool, or a page that is not offline.
+    `pages` are more of them, see `assemble`. Nothing is built when nothing changed. Raises
+    RenderFailed for a chapter without an up-to-date run, a warning of the build, a missing
+    tool, or a page that is not offline.
     """
     root, console = find_root(root), console or Console()
     name = load_profile(profile, overrides).name
     tree, site = root / "_build" / "site-src", root / "_build" / "html"
-    key = assemble(root, name, tree, overrides)
+    key = assemble(root, name, tree, pages)
     key_file = root / "_build" / "html.key"
     index = site / "index.html"
     if not force and index.exists() and key_file.exists() and key_file.read_text() == key:
@@ -93,9 +95,12 @@ def build_site(
 
 # ---------------------------------------------------------------- the build tree
 def assemble(
-    root: Path, profile: str, tree: Path, overrides: Mapping[str, Any] | None = None
+    root: Path, profile: str, tree: Path, pages: Mapping[str, str] | None = None
 ) -> str:
-    """Write the build tree for `profile` to `tree`; a digest of all that it holds."""
+    """Write the build tree for `profile` to `tree`; a digest of all that it holds.
+
+    `pages` are texts in Markdown that are made for it, by their names in `_toc.yml`.
+    """
     shutil.rmtree(tree, ignore_errors=True)
     every = chapters(root)
     skipped = shutil.ignore_patterns("*.ipynb", "text", ".*")
@@ -105,10 +110,9 @@ def assemble(
         chapter: merged(chapter, executed_path(root, profile, chapter), profile)
         for chapter in every
     }
-    named = toc_files(root)
-    if summary.PAGE in named:
-        (tree / f"{summary.PAGE}.md").write_text(summary.page(root, profile, overrides))
-    if f"{api.FOLDER}/index" in named:
+    for name, text in (pages or {}).items():
+        (tree / f"{name}.md").write_text(text)
+    if f"{api.FOLDER}/index" in toc_files(root):
         _add_api(notebooks, tree / api.FOLDER)
     for chapter, notebook in notebooks.items():
         nbformat.write(notebook, tree / chapter.path.relative_to(root))

@@ -55,9 +55,15 @@ def render(
     override: Overrides = None,
 ) -> None:
     """Build _build/html/index.html from the executed chapters."""
+    from limo_nb.book.contents import find_root, toc_files
     from limo_nb.book.render import build_site
+    from limo_nb.evidence.summary import PAGE, summary_page
 
-    build_site(profile, parse_overrides(override), force, console=console)
+    overrides, root = parse_overrides(override), find_root()
+    pages = {}
+    if PAGE in toc_files(root):  # a book may be without it
+        pages[PAGE] = summary_page(root, profile, overrides)
+    build_site(profile, overrides, force, pages=pages, console=console)
 
 
 @app.command()

@@ -15,9 +15,10 @@ from .judging import judge as judge
 from .judging import miniature as miniature
 from .measuring import Measured as Measured
 from .measuring import TableRow as TableRow
-from .measuring import published as published
+from .measuring import published_score as published_score
 from .measuring import tables as tables
 from .measuring import tables_of_records as tables_of_records
+from .recorded import RecordedResults as RecordedResults
 from .rules import Claim as Claim
 from .rules import Condition as Condition
 from .rules import ledger_path as ledger_path

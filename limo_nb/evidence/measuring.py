@@ -166,7 +166,7 @@ EXACT = "exact"  # a group: the number itself, which no sample stands behind
 GROUPS = ("all", "in domain", "out of domain", "in Chinese")
 
 
-def published(name: str, group: str) -> TableRow:
+def published_score(name: str, group: str) -> TableRow:
     """A published accuracy in `group` with the interval that its problems leave.
 
     `name` is a model of the papers' table, `group` a benchmark or one of GROUPS; or `name`
@@ -254,7 +254,7 @@ def _find(
     table: str | None = None,
 ) -> TableRow | None:  # fmt: skip
     if (table or quantity.table) == "published":
-        return None if minus else published(name, quantity.group)
+        return None if minus else published_score(name, quantity.group)
     rows = tables.get(table or quantity.table, ())
     wanted = (name, quantity.group, minus)
     return next((r for r in rows if (r["name"], r["group"], r.get("minus")) == wanted), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -85,7 +86,7 @@ def shape_of(model: str) -> Shape:
     A name without its owner is enough. Raises ValueError that says what is known.
     """
     shapes = known_shapes()
-    plain = model.split("@")[0]
+    plain = re.split("[@#]", model)[0]  # without a revision, and a file of the repository
     for name, shape in shapes.items():
         if plain in (name, name.split("/")[1]):
             return shape

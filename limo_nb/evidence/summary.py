@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from limo_nb import evidence
 from limo_nb.book.templates import macros
 from limo_nb.core.runs import MissingArtifact, Run
-from limo_nb.evidence import ClaimVerdict
+from limo_nb.evidence.judging import UNTESTED, ClaimVerdict, interval_told
+from limo_nb.evidence.rules import Claim, load_ledger
+from limo_nb.evidence.show import tally
 
 PAGE = "book/summary"  # in the table of contents
-TEMPLATE = "book/summary.jinja"
+TEMPLATE = "evidence/summary.jinja"
 # The claims that tell the story, in its order.
 OF_RUN = (
     "elicitation-gap", "in-domain", "out-of-domain", "less-is-more", "less-is-more-tokens",
@@ -25,9 +26,9 @@ OF_PAPERS = ("published-gain", "bulk-hurts", "over-openthoughts", "over-o1-aime"
              "generalisation-headline", "more-is-more", "published-sizes-math")  # fmt: skip
 
 
-def page(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> str:
+def summary_page(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -> str:
     """The page in Markdown, from the last run of `profile`; it says where there is none."""
-    claims = {claim.id: claim for claim in evidence.load_ledger(root / "book" / "claims.yml")}
+    claims = {claim.id: claim for claim in load_ledger(root / "book" / "claims.yml")}
     try:
         rows = {
             row["id"]: row for row in Run(profile, overrides).load("claims").json("claims.json")
@@ -36,7 +37,7 @@ def page(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -
         rows = {}
     if set(rows) != set(claims):  # none, or those of an older ledger
         return str(macros(TEMPLATE).without(profile))
-    untested = [row for row in rows.values() if row["verdict"] == evidence.UNTESTED]
+    untested = [row for row in rows.values() if row["verdict"] == UNTESTED]
     return str(
         macros(TEMPLATE).page(
             [_told(rows[name], claims[name]) for name in OF_RUN],
@@ -47,10 +48,10 @@ def page(root: Path, profile: str, overrides: Mapping[str, Any] | None = None) -
     )  # fmt: skip
 
 
-def _told(row: ClaimVerdict, claim: evidence.Claim) -> tuple[str, str, str, str]:
+def _told(row: ClaimVerdict, claim: Claim) -> tuple[str, str, str, str]:
     """(title, claim, verdict, what was measured)."""
     measured = "; ".join(
-        f"{name} {evidence.interval_told(found)} {row['units'][name]}"
+        f"{name} {interval_told(found)} {row['units'][name]}"
         for name, found in row["measured"].items()
         if found
     )
@@ -58,4 +59,4 @@ def _told(row: ClaimVerdict, claim: evidence.Claim) -> tuple[str, str, str, str]
 
 
 def _tally(rows: Sequence[ClaimVerdict]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in evidence.tally(rows).items())
+    return ", ".join(f"{count} {verdict}" for verdict, count in tally(rows).items())
