@@ -66,7 +66,7 @@ def judge(
                 chapter=claim.chapter,
                 paper=claim.published,
                 measured=measured,
-                units={name: q.unit for name, q in claim.values.items()},
+                units={name: q.unit.replace("number", "") for name, q in claim.values.items()},
                 rule=[f"{c.value} {c.says}" for c in claim.rule],
                 prediction=claim.prediction,
                 rests_on=claim.rests_on,
