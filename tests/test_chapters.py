@@ -76,14 +76,14 @@ def test_chapter_runs(name: str, runs: Path, failed: list[str], monkeypatch) -> 
 
 
 def test_a_record_of_the_chapters_draws_what_the_book_shows_of_one(
-    runs: Path, failed: list[str], tmp_path: Path, monkeypatch
+    runs: Path, failed: list[str], tmp_path: Path, monkeypatch, capsys
 ) -> None:
     """With the lab's models in the places of the real ones: the same stages and tables."""
     if failed:
         pytest.fail(f"not run, {failed[0]} failed before", pytrace=False)
     monkeypatch.setenv("LIMO_NB_RUNS", str(runs))
-    record = record_run(Run("smoke"), "toy", root=tmp_path)
-    shown = evidence.RecordedResults("toy", tmp_path)
+    record = record_run(Run("smoke"), "small", root=tmp_path)
+    shown = evidence.RecordedResults("small", tmp_path)
     for drawn in (shown.elicited(), shown.funnel(), shown.losses(), shown.accuracies()):
         figure, said = drawn
         assert figure.get_suptitle().startswith("Recorded: ")
@@ -96,10 +96,15 @@ def test_a_record_of_the_chapters_draws_what_the_book_shows_of_one(
     items = load_table(record.load("evaluation"), "items")
     assert shown.differences().loc["limo − base", "items"] == len(items)
     known = evidence.load_ledger(ROOT / "book" / "claims.yml")
-    own = [c.model_copy(update={"record": "toy"}) for c in known if c.record]
-    rows = evidence.judge(own, {}, records={"toy": evidence.tables(record)})
+    own = [claim for claim in known if claim.record == record.name]
+    rows = evidence.judge(own, {}, records={record.name: evidence.tables(record)})
     assert {row["by"] for row in rows} == {"a real model"}
     assert evidence.disagreements(own, rows) == []
+    told = shown.verdicts(rows)
+    assert list(told.index) == [claim.title for claim in own]
+    assert told["measured"].str.contains(r"\d").all() and told["predicted"].all()
+    shown.show(shown.funnel())
+    assert "limo-nb run --profile smoke" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- what a chapter must be

@@ -335,6 +335,9 @@ def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) 
 
 
 def test_derived_figures_of_the_paper_are_the_differences_of_the_others() -> None:
+    hard = reported()["ablations"]["question_quality"]
+    simple = hard["advanced"]["aime"] - hard["gain_of_advanced_over_simple"]["aime"]
+    assert reported()["derived"]["simple_questions_aime"] == pytest.approx(simple)
     backbone = reported()["ablations"]["backbone"]
     for name, gap in backbone["gap_v3"].items():
         new, old = (backbone[m][name] for m in ("Qwen2.5-32B-Instruct", "Qwen1.5-32B-Chat"))

@@ -160,6 +160,15 @@ def interval_told(row: Mapping[str, Any]) -> str:
     return said.replace("-", "\N{MINUS SIGN}")
 
 
+def measured_told(row: Mapping[str, Any]) -> list[str]:
+    """Every quantity of a verdict's row that was measured: name, interval, unit."""
+    return [
+        f"{name} {interval_told(found)} {row['units'][name].replace('percent', '%')}".strip()
+        for name, found in row["measured"].items()
+        if found
+    ]
+
+
 def disagreements(claims: Sequence[Claim], rows: Sequence[ClaimVerdict]) -> list[str]:
     """Where a stored verdict is not what the rule says of the numbers stored with it."""
     stored = {row["id"]: row for row in rows}

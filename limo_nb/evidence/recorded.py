@@ -19,7 +19,7 @@ from limo_nb.book import funnel_report, plots, sft_report
 from limo_nb.book.templates import macros
 from limo_nb.core.recorded_runs import RecordedRun
 from limo_nb.core.records import load_table
-from limo_nb.evidence.judging import interval_told
+from limo_nb.evidence.judging import measured_told
 from limo_nb.evidence.rules import load_ledger
 from limo_nb.experiments.headline import trained
 from limo_nb.experiments.variants import HEADLINE
@@ -146,10 +146,7 @@ class RecordedResults:
         told = {
             row["title"]: {
                 "predicted": own[row["id"]].prediction,
-                "measured": "; ".join(
-                    f"{interval_told(found)} {row['units'][name]}"
-                    for name, found in row["measured"].items() if found
-                ) or "–",
+                "measured": "; ".join(measured_told(row)) or "–",
                 "verdict": row["verdict"],
             }
             for row in rows if row["id"] in own

@@ -20,7 +20,7 @@ from limo_nb.evidence.judging import (
     SHOWN,
     UNDECIDED,
     UNTESTED,
-    interval_told,
+    measured_told,
 )
 from limo_nb.evidence.rules import Claim, Condition
 
@@ -37,7 +37,7 @@ def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
     """
     found = {row["id"]: row for row in rows}
     told = [
-        (claim, row, _measured(row) if row else _rule(claim))
+        (claim, row, measured_told(row) if row else _rule(claim))
         for claim in claims
         for row in [found.get(claim.id)]
     ]
@@ -50,14 +50,6 @@ def _rule(claim: Claim) -> list[str]:
     rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
     rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
     return [rule, f"predicted: {claim.prediction}"] if claim.prediction else [rule]
-
-
-def _measured(row: Row) -> list[str]:
-    return [
-        f"{name}: {interval_told(numbers)} {row['units'][name].replace('percent', '%')}"
-        for name, numbers in row["measured"].items()
-        if numbers
-    ]
 
 
 def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:

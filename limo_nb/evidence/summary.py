@@ -11,7 +11,7 @@ from typing import Any
 
 from limo_nb.book.templates import macros
 from limo_nb.core.runs import MissingArtifact, Run
-from limo_nb.evidence.judging import UNTESTED, ClaimVerdict, interval_told
+from limo_nb.evidence.judging import UNTESTED, ClaimVerdict, measured_told
 from limo_nb.evidence.rules import Claim, load_ledger
 from limo_nb.evidence.show import tally
 
@@ -50,12 +50,7 @@ def summary_page(root: Path, profile: str, overrides: Mapping[str, Any] | None =
 
 def _told(row: ClaimVerdict, claim: Claim) -> tuple[str, str, str, str]:
     """(title, claim, verdict, what was measured)."""
-    measured = "; ".join(
-        f"{name} {interval_told(found)} {row['units'][name]}"
-        for name, found in row["measured"].items()
-        if found
-    )
-    return row["title"], claim.claim.strip(), row["verdict"], measured
+    return row["title"], claim.claim.strip(), row["verdict"], "; ".join(measured_told(row))
 
 
 def _tally(rows: Sequence[ClaimVerdict]) -> str:

@@ -24,9 +24,6 @@ from limo_nb.inference.chat import answer_text
 from limo_nb.inference.models import SMALL_BYTES, load_model, stop_token_ids
 from limo_nb.inference.rows import SEGMENT, Rows, empty_layer, left_padded
 
-# Between two sweeps of finished rows are SEGMENT tokens: `generate` runs a batch until its
-# longest row ends; sweeping every 32 tokens and sharing the prefill of a prompt's samples gave
-# about three times the rate (benchmarks/generation.py).
 # Operations between two sweeps on a CPU, at most: a large model takes seconds a token there,
 # and what it does must be seen. It depends on sizes alone, so that runs can be repeated.
 SEGMENT_FLOPS = 2e12

@@ -103,9 +103,14 @@ class TransformersEngine:
             yield from self._spread(batches, sampling)
 
     @property
+    def _large(self) -> bool:
+        """Whether this is a large model on a CPU, of known sizes."""
+        return not (self.small or self.shape is None or torch.cuda.is_available())
+
+    @property
     def tokens_per_second(self) -> float | None:
         """About how fast a large model decodes on this CPU; None for others."""
-        if self.small or self.shape is None or torch.cuda.is_available():
+        if self.shape is None or not self._large:
             return None
         return decoding_rate(self.shape, self.settings.dtype)
 
@@ -114,8 +119,7 @@ class TransformersEngine:
 
         There the last rows of a batch take nearly as long alone as in company.
         """
-        large = not (self.small or self.shape is None or torch.cuda.is_available())
-        while group := list(islice(batches, QUEUED if large else 1)):
+        while group := list(islice(batches, QUEUED if self._large else 1)):
             yield tuple(ask for batch in group for ask in batch)
 
     def _request(self, batch: Batch, sampling: Sampling) -> dict[str, Any]:
