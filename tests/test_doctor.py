@@ -65,11 +65,11 @@ def test_memory_is_named_with_what_would_fit(monkeypatch) -> None:
     from limo_nb.core import memory
 
     said = {}
-    for free in (1, 12, 10_000):
+    for free in (0.2, 12, 10_000):
         there = memory.Memory(free * memory.GB, free * memory.GB)
         monkeypatch.setattr("limo_nb.core.memory.free_memory", lambda there=there: there)
         said[free] = [row.found for row in checks.memory_findings()]
-    assert said[1] == ["1.0 of 1.0 GB free", *["no model that the planner knows"] * 2]
+    assert said[0.2] == ["0.2 of 0.2 GB free", *["no model that the planner knows"] * 2]
     assert all("72B" in found for found in said[10_000][1:])
     assert "72B" not in "".join(said[12]) and "GB" in said[12][1]
 
