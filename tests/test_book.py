@@ -409,7 +409,7 @@ def test_formula_and_figures_show_in_a_browser(site: Path) -> None:
 # ---------------------------------------------------------------- kills
 def limo_nb(root: Path, *arguments: str, runs: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "limo_nb.cli", *arguments],
+        [sys.executable, "-m", "limo_nb", *arguments],
         cwd=root,
         env={**os.environ, "LIMO_NB_RUNS": str(runs)},
         stdout=subprocess.PIPE,

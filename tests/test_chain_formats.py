@@ -14,8 +14,9 @@ from limo_nb import (
 )
 from limo_nb.chains import formats
 from limo_nb.core.settings import SYSTEM_PROMPT
+from limo_nb.problems.reading import read_chains
 
-FORMATS = sorted(formats.FORMATS)
+FORMATS = sorted(name for name, form in formats.FORMATS.items() if not form.by_reward)
 ROWS = [
     {"question": "What is 2*3?", "solution": "1) 2*3=6.\nSo \\boxed{6}", "answer": "6"},
     {"question": "三加四？", "solution": "因此答案是 \\boxed{七}\u2028<b>", "answer": "七"},
@@ -30,12 +31,19 @@ def written(rows, folder, to="limo", suffix=".jsonl"):
     return file
 
 
+def row_of(record):
+    found = read_chains([("here", record)])
+    assert not found.broken
+    (row,) = found.rows
+    return row
+
+
 # ---------------------------------------------------------------- round trips
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
 def test_round_trip_through_a_file(to, suffix, tmp_path):
     rows = ROWS[:2] if suffix == ".parquet" else ROWS  # its rows share their columns
-    back = formats.read_rows(written(rows, tmp_path, to, suffix))
+    back = formats.read_rows(written(rows, tmp_path, to, suffix)).rows
     prompt = {} if to == "limo" else {"system": "Think."}
     assert back == [{**row, **prompt} for row in rows]
 
@@ -43,7 +51,7 @@ def test_round_trip_through_a_file(to, suffix, tmp_path):
 @pytest.mark.parametrize("first", FORMATS)
 @pytest.mark.parametrize("second", FORMATS)
 def test_every_format_becomes_every_other(first, second, tmp_path):
-    once = formats.read_rows(written(ROWS, tmp_path, first))
+    once = formats.read_rows(written(ROWS, tmp_path, first)).rows
     direct = formats.convert(ROWS, second, "Think.")
     assert formats.convert(once, second, "Think.") == direct
 
@@ -56,7 +64,7 @@ TEXT = st.text(min_size=1).filter(lambda text: any(map(str.isalnum, text)))
 def test_any_text_survives(question, solution, answer, to):
     row = {"question": question, "solution": solution, "answer": answer}
     (record,) = formats.convert([row], to, "")
-    back = formats.to_row(json.loads(json.dumps(record)), "here")
+    back = row_of(json.loads(json.dumps(record)))
     assert back == row
 
 
@@ -66,7 +74,7 @@ def test_a_rows_own_prompt_goes_before_the_argument():
 
 
 def test_answer_is_read_from_the_solution_where_no_column_has_it():
-    row = formats.to_row({"instruction": "2*3?", "input": "Now.", "output": "\\boxed{6}"}, "x")
+    row = row_of({"instruction": "2*3?", "input": "Now.", "output": "\\boxed{6}"})
     assert row == {"question": "2*3?\nNow.", "solution": "\\boxed{6}", "answer": "6"}
 
 
@@ -79,11 +87,11 @@ def test_answer_is_read_from_the_solution_where_no_column_has_it():
         ({"question": "q", "solution": "s", "text": "t", "answer": "4"}, ("q", "s", "4")),
         ({"problem": "p", "solution": "x", "answer": "4", "messages":
           [{"role": "user", "content": "q"}, {"role": "assistant", "content": "s"}]},
-         ("q", "s", "4")),  # a format goes before other names
+         ("q", "s", "4")),  # the question of the reply that is trained on
     ],
 )  # fmt: skip
 def test_other_usual_names_are_read(record, want):
-    row = formats.to_row({**record, "finished": False}, "here")
+    row = row_of({**record, "finished": False})
     assert (row["question"], row["solution"], row["answer"]) == want
     assert row["finished"] is False
 
@@ -149,19 +157,54 @@ def test_messages_are_the_conversation_that_is_trained_on_here():
         assert [set(turn) for turn in record["messages"]] == [{"role", "content"}] * 3
 
 
+def test_trl_reads_prompt_and_completion():
+    """Its own functions see a conversation, and make the text that is trained on here."""
+    from trl import apply_chat_template, is_conversational
+
+    tokenizer = inference.load_tokenizer(str(lab.model_path("foundation")))
+    for record, row in zip(formats.convert(ROWS, "trl", SYSTEM_PROMPT), ROWS, strict=True):
+        assert is_conversational(record)
+        theirs = apply_chat_template(
+            {n: record[n] for n in ("prompt", "completion")}, tokenizer
+        )
+        asked = inference.chat_prompt(row["question"], SYSTEM_PROMPT)
+        ours = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        assert theirs["prompt"] == ours and theirs["completion"].startswith(row["solution"])
+
+
+def test_verl_gets_the_columns_of_its_documentation(tmp_path):
+    """A reference is wanted and no chain; the columns are those of its data sets."""
+    file = tmp_path / "rl.jsonl"
+    file.write_text(json.dumps({"problem": "2*3?", "final_answer": 6, "level": 2}) + "\n")
+    rows = formats.read_rows(file, by_reward=True).rows
+    formats.write_rows(formats.convert(rows, "verl", "Think."), tmp_path / "rl.parquet")
+    (record,) = Dataset.from_parquet(str(tmp_path / "rl.parquet")).to_list()
+    turns = [{"content": "Think.", "role": "system"}, {"content": "2*3?", "role": "user"}]
+    assert record == {
+        "data_source": "limo-nb", "prompt": turns, "ability": "math", "answer": 6, "level": 2,
+        "reward_model": {"style": "rule", "ground_truth": "6"},
+        "extra_info": {"split": "train", "index": 0},
+    }  # fmt: skip
+    (back,) = formats.read_rows(tmp_path / "rl.parquet", by_reward=True).rows
+    assert (back["question"], back["answer"]) == ("2*3?", 6)
+    file.write_text('{"problem": "2*3?"}\n')
+    with pytest.raises(ValueError, match="no answer"):
+        formats.read_rows(file, by_reward=True)
+
+
 # ---------------------------------------------------------------- broken rows
 BROKEN = [
-    ('{"question": "q"}', "columns question are of no format"),
-    ('{"question": "q", "solution": null}', "no solution"),
-    ('{"question": "q", "solution": " … "}', "the solution has no words"),
-    ('{"question": "q", "solution": 7}', "the solution has no words"),
+    ('{"question": "q"}', "no chain (found: question)"),
+    ('{"question": "q", "solution": null}', "no chain (found: question, solution)"),
+    ('{"question": "q", "solution": " … "}', "the chain has no words"),
+    ('{"question": "q", "solution": 7}', "no chain (found: question, solution)"),
     ('{"instruction": "q", "output": "s", "history": [["a", "b"]]}', "has a history"),
-    ('{"conversations": [{"from": "human", "value": "q"}]}', "found the turns user"),
+    ('{"conversations": [{"from": "human", "value": "q"}]}', "no chain (found: conversat"),
     ('{"conversations": [{"from": "gpt", "value": "q"}, {"from": "human", "value": "s"}]}',
      "found the turns assistant, user"),
-    ('{"messages": [{"role": "user"}]}', "malformed (KeyError: 'content')"),
-    ('{"messages": "hello"}', "malformed (TypeError"),
-    ('{"messages": []}', "found the turns (none)"),
+    ('{"messages": [{"role": "user"}]}', "no question (found: messages)"),
+    ('{"messages": "hello"}', "no chain (found: messages)"),
+    ('{"messages": []}', "no question (found: messages)"),
     ("[1]", "expected a mapping, found list"),
     ('{"question": "q", "solut', "not valid JSON"),
 ]  # fmt: skip
@@ -177,7 +220,7 @@ def test_a_broken_row_is_named_by_file_and_line(line, message, tmp_path):
     assert f"{file}, line 3: " in str(error.value) and message in str(error.value)
     assert str(error.value).count(str(file)) == 2  # the head and the place, not more
     broken = []
-    assert formats.read_rows(file, broken) == [ROWS[0], ROWS[0]]
+    assert formats.read_rows(file, broken).rows == [ROWS[0], ROWS[0]]
     assert len(broken) == 1 and message in broken[0]
 
 
@@ -199,7 +242,10 @@ def test_nothing_left_is_an_error(tmp_path):
         (lambda: formats.convert([{"question": "q"}], "limo", ""), "row 1: no solution"),
         (lambda: formats.convert([{**ROWS[0], "input": "x"}], "alpaca", ""), "'input' has a"),
         (lambda: formats.load_released("GAIR/Other"), "is not a released data set"),
-        (lambda: formats.write_rows([], formats.Path("rows.csv")), ".jsonl or .parquet"),
+        (
+            lambda: formats.write_rows([], formats.Path("rows.txt")),
+            "rows are written to .jsonl",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(call, message):
@@ -216,7 +262,7 @@ def test_released_sets_load_by_name(name, tmp_path, monkeypatch):
     Dataset.from_list(ROWS[:2]).to_json(str(folder / "limo.jsonl"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    assert formats.read_rows(name) == ROWS[:2]
+    assert formats.read_rows(name).rows == ROWS[:2]
 
 
 def test_without_network_and_cache_the_way_out_is_said(tmp_path, monkeypatch):
@@ -272,7 +318,7 @@ def test_commands_name_broken_rows_and_go_on_if_told_to(tmp_path):
     assert 'File "' not in done.stderr
     done = command(tmp_path, "score", "rows.jsonl", "--skip-broken", "--out", "scored.jsonl")
     assert done.returncode == 0 and "left out: rows.jsonl, line 2" in done.stderr
-    (row,) = formats.read_rows(tmp_path / "scored.jsonl")
+    (row,) = formats.read_rows(tmp_path / "scored.jsonl").rows
     assert row["question"] == ROWS[0]["question"] and row["band"] is None
     assert "level" not in row  # that would be the problem's
     done = command(tmp_path, "convert", "rows.jsonl", "o.json", "--to", "limo", "--register",

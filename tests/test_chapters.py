@@ -184,7 +184,7 @@ def settled(home: Path) -> dict[str, int]:
 
 def start(runs: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "limo_nb.cli", "run", "--profile", "smoke"],
+        [sys.executable, "-m", "limo_nb", "run", "--profile", "smoke"],
         cwd=ROOT,
         env={**os.environ, **REAL, "LIMO_NB_RUNS": str(runs)},
         stdout=subprocess.PIPE,

@@ -41,7 +41,7 @@ ROWS = [
 
 def limo_nb(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "limo_nb.cli", *arguments],
+        [sys.executable, "-m", "limo_nb", *arguments],
         cwd=root,
         env={**os.environ, "COLUMNS": "160"},
         capture_output=True,
@@ -133,7 +133,7 @@ def test_interrupted_it_says_how_to_continue_and_does(
     root = make_toy(tmp_path / "toy", pause=1.0)
     arguments = ["run", "--profile", "smoke", "--override", "pool.size=7"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "limo_nb.cli", *arguments], cwd=root, text=True,
+        [sys.executable, "-m", "limo_nb", *arguments], cwd=root, text=True,
         env={**os.environ, **({"LIMO_NB_COMMAND": command} if command else {})},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_interrupted_it_says_how_to_continue_and_does(
     kernels = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of the foreground
     _, said = process.communicate(timeout=60)
-    typed = command or f"python -m limo_nb.cli {' '.join(arguments)}"
+    typed = command or f"python -m limo_nb {' '.join(arguments)}"
     assert process.returncode == 130
     assert said == f"limo-nb: interrupted; the same command continues: {typed}\n"
     assert kernels and not psutil.wait_procs(kernels, timeout=10)[1]

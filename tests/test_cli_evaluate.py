@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def limo_nb(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "limo_nb.cli", *map(str, arguments)],
+        [sys.executable, "-m", "limo_nb", *map(str, arguments)],
         cwd=folder, capture_output=True, text=True,
         env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

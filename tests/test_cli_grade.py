@@ -20,7 +20,8 @@ def graded(folder, lines, *options):
     file = folder / "rows.jsonl"
     text = "\n".join(lines) + "\n"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))  # \udcff is the byte ff
-    found = CliRunner().invoke(app, ["grade", str(file), *options])
+    out = () if "--out" in options else ("--out", str(folder / "rows.verdicts.jsonl"))
+    found = CliRunner().invoke(app, ["grade", str(file), *options, *out, "--replace"])
     verdicts = folder / "rows.verdicts.jsonl"
     rows = verdicts.read_text("utf-8").split("\n")[:-1] if verdicts.exists() else []
     return found, [json.loads(row) for row in rows]
@@ -33,12 +34,13 @@ def test_labels_and_verdicts(tmp_path):
     assert summary.pop("items_per_second") > 0
     assert summary == {
         "items": 4, "correct": 3, "wrong": 1, "unverifiable": 0, "labelled": 3,
-        "accuracy": 0.333333, "false_positives": 1.0, "false_negatives": 0.5, "broken": [],
+        "agreement with labels": 0.333333, "false_positives": 1.0, "false_negatives": 0.5,
+        "broken": [],
         "verdicts": str(tmp_path / "rows.verdicts.jsonl"),
     }  # fmt: skip
     assert [row["correct"] for row in rows] == [True, True, False, True]
-    assert rows[0]["id"] == "one" and rows[0]["answer"] == "0.5x"
-    assert "response" not in rows[0] and rows[0]["reason"]
+    assert rows[0]["id"] == "one" and rows[0]["extracted"] == "0.5x" and rows[0]["reason"]
+    assert [row["response"] for row in rows] == [row["response"] for row in GOOD]
 
 
 def test_options(tmp_path):
@@ -51,7 +53,7 @@ def test_options(tmp_path):
 
 BROKEN = [
     ("{", "not valid JSON"), ("[1]", "expected a mapping"), ('{"gold": "1"}', "no response"),
-    ('{"gold": "1", "response": 3}', "response is int"),
+    ('{"gold": "1", "response": 3}', "no response (found: gold, response)"),
     ('{"gold": "1", "response": "1", "label": "yes"}', "label is 'yes'"),
     ('{"gold": "1", "response": "\udcff"}', "can't decode byte 0xff"),
     ("[" * 100_000 + "]" * 100_000, "recursion"),
@@ -68,7 +70,7 @@ def test_a_broken_row_is_named_and_the_rest_graded(tmp_path, line, message):
     summary = json.loads(found.stdout)
     assert "line 2" in summary["broken"][0] and message in summary["broken"][0]
     assert "line 2" in found.stderr
-    assert summary["items"] == 2 and "accuracy" not in summary
+    assert summary["items"] == 2 and "agreement with labels" not in summary
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

@@ -29,8 +29,15 @@ QUESTIONS = [  # a copy, a passage inside another text, one of its own, the firs
 
 
 def call(*arguments: object) -> dict:
-    """What a command prints with --json."""
-    done = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    """What a command prints with --json; what it writes lies beside its file, or as asked."""
+    command, file, *rest = map(str, arguments)
+    home, kind = Path(file).parent, ".parquet" if file.endswith(".parquet") else ".jsonl"
+    if "--out" not in rest and command != "score":
+        rest += ["--out", str(home / f"{command}-out{kind}")]
+    if "--report" not in rest and command == "decontaminate":
+        rest += ["--report", str(home / "dropped.jsonl")]
+    more = [] if command == "score" else ["--replace"]
+    done = CliRunner().invoke(app, [command, file, *rest, *more, "--json"])
     assert done.exit_code == 0, done.exception
     return json.loads(done.stdout)
 
@@ -121,7 +128,7 @@ def test_a_counterpart_names_its_file_or_is_an_error(tmp_path, exam):
 def test_the_labs_benchmarks_go_by_name(tmp_path):
     items = lab.benchmarks(2)
     file = write(tmp_path / "p.jsonl", [{"text": row["question"]} for row in items])
-    facts = call("decontaminate", file, "--against", "lab", "--question", "text")
+    facts = call("decontaminate", file, "--against", "lab", "--columns", "question=text")
     assert facts["kept"] == 0 and set(facts["dropped"]) == {"shares the whole question"}
 
 
@@ -141,13 +148,8 @@ def test_a_family_of_benchmarks_goes_by_name(tmp_path, monkeypatch, against, ite
 
 
 ERRORS = [
-    ([{"text": "What?"}], (), "row|line 1: no question or problem or prompt"),
+    ([{"text": "What?"}], (), r"line 1: no question \(found: text\)"),
     ([{"question": "What?"}] * 2, ("--out", "p.jsonl"), "p.jsonl is FILE too"),
-    (
-        [{"id": 1, "question": "A?"}, {"id": 1, "question": "B?"}],
-        (),
-        "is taken by p.jsonl, line 1",
-    ),
     (
         [{"question": "What?"}],
         ("--out", "o.csv"),
@@ -172,17 +174,20 @@ def test_errors_say_what_is_wrong(tmp_path, monkeypatch, exam, rows, options, me
     ("command", "message"),
     [
         ("decontaminate FILE --report y.txt", "--report y.txt: expected a file that ends in"),
-        ("decontaminate FILE --out o.parquet", "--out o.parquet: .* ends in .jsonl$"),
+        (
+            "decontaminate FILE --out o.parquet",
+            "--out o.parquet: .* ends in .jsonl or .jsonl.gz$",
+        ),
         ("decontaminate FILE --out o.jsonl --report o.jsonl", "o.jsonl is --out too"),
         ("sample FILE --model lab:weak --out ./p.jsonl", "--out p.jsonl is FILE too"),
-        ("sample FILE --model lab:weak --out x.csv", "ends in .jsonl or .parquet"),
+        ("sample FILE --model lab:weak --out x.txt", "ends in .jsonl or .* or .parquet"),
         ("sample FILE --model lab:weak --store p.jsonl", "--store p.jsonl is FILE too"),
         ("select FILE -k 2 --out p.jsonl", "--out p.jsonl is FILE too"),
-        ("select FILE -k 2 --out x", "ends in .jsonl or .parquet"),
+        ("select FILE -k 2 --out x", "ends in .jsonl or .* or .parquet"),
         ("score FILE --out p.jsonl", "--out p.jsonl is FILE too"),
-        ("score FILE --out x.json", "ends in .jsonl or .parquet"),
+        ("score FILE --out x.json", "ends in .jsonl or .* or .parquet"),
         ("convert FILE p.jsonl --to alpaca", "OUT p.jsonl is FILE too"),
-        ("convert FILE x.csv --to alpaca", "ends in .json or .jsonl or .parquet"),
+        ("convert FILE x.txt --to alpaca", "ends in .json or .jsonl or .* or .parquet"),
     ],
 )
 def test_where_results_go_is_checked_first(tmp_path, monkeypatch, command, message):
@@ -198,12 +203,11 @@ def test_where_results_go_is_checked_first(tmp_path, monkeypatch, command, messa
 BROKEN = [  # a line of a file, and what is said of it
     ("{", "not valid JSON"),
     ("7", "expected a mapping, found int"),
-    ('{"text": "What?"}', "no question or problem or prompt"),
+    ('{"text": "What?"}', r"no question \(found: text\)"),
     (
         '{"question": "a \\ud83d b", "answer": "1"}',
         "the question has half a character",
     ),
-    ('{"id": "a", "question": "Another?", "answer": "1"}', "the id .*a' is taken by p.jsonl"),
 ]
 SOUND = [{"id": "a", "question": ITEM, "answer": "1"}, {"question": "Else?", "answer": "2"}]
 
@@ -234,7 +238,8 @@ def test_broken_rows_are_named_and_left_out_on_request(
     assert {row["question"] for row in found} <= {row["question"] for row in SOUND}
     if count == "kept":
         assert found == SOUND[1:]
-    errors = CliRunner().invoke(app, [*command.split(), "--skip-broken"]).stderr
+    again = [*command.split(), "--out", "again.jsonl", "--skip-broken"]
+    errors = CliRunner().invoke(app, again).stderr
     assert errors.count("left out: p.jsonl, line") == len(BROKEN)
 
 
@@ -255,9 +260,12 @@ def test_a_file_of_broken_rows_says_why(tmp_path):
 def test_the_command_line_itself(tmp_path, exam):
     """An error is one line without a traceback; numbers are told without --json too."""
     file = write(tmp_path / "p.jsonl", [{"question": question} for question in QUESTIONS])
-    command = [sys.executable, "-m", "limo_nb.cli", "decontaminate", str(file)]
+    command = [sys.executable, "-m", "limo_nb", "decontaminate", str(file)]
     done = subprocess.run([*command, "--against", str(exam)], capture_output=True, text=True)
-    assert done.returncode == 0 and "dropped: 1 × shares the whole" in done.stdout
+    assert done.returncode == 0 and "dropped: 1 × shares the whole" in done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"question": question} for question in QUESTIONS[2:]
+    ]
     file.write_text("{")
     done = subprocess.run([*command, "--against", str(exam)], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -277,7 +285,7 @@ def test_sample_continues_where_it_was(tmp_path):
     assert (facts["questions"], facts["completions"]) == (3, 6)
     first = rows_of(tmp_path / "a.jsonl")
     assert [row["id"] for row in first] == [r["id"] for r in rows for _ in range(2)]
-    assert {"question", "answer", "sample", "text", "tokens", "finished"} <= set(first[0])
+    assert {"question", "answer", "sample", "response", "tokens", "finished"} <= set(first[0])
     assert Path(facts["store"]).exists()
     call("sample", file, *options)
     assert rows_of(tmp_path / "a.jsonl") == first
@@ -286,7 +294,7 @@ def test_sample_continues_where_it_was(tmp_path):
     for row, told, answer in zip(scored["rows"], rows_of(tmp_path / "s.jsonl"), first,
                                  strict=True):  # fmt: skip
         assert row["truncated"] is not answer["finished"]
-        assert (told["solution"], told["sample"]) == (answer["text"], answer["sample"])
+        assert (told["solution"], told["sample"]) == (answer["response"], answer["sample"])
 
 
 @pytest.mark.parametrize(
@@ -308,7 +316,7 @@ def test_sampling_that_cannot_be_is_told_in_a_line(tmp_path, options, message):
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is here")
 def test_sample_names_the_command_that_installs_an_engine(tmp_path):
     write(tmp_path / "p.jsonl", [{"question": "What?"}])
-    options = ("--model", "lab:weak", "--override", "engine.kind=vllm")
+    options = ("--model", "lab:weak", "--override", "engine.kind=vllm", "--out", "a.jsonl")
     done = command(tmp_path, "sample", "p.jsonl", *options)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("limo-nb: engine.kind is vllm, which needs a library")
@@ -352,13 +360,15 @@ def test_select_names_a_missing_model_and_writes_nothing(tmp_path):
     assert "no model for embeddings at" in str(done.exception) and missing in str(
         done.exception
     )
-    assert not (tmp_path / "p-selected.jsonl").exists()
+    assert done.stdout == ""
 
 
 def test_select_needs_no_answers(tmp_path):
     file = write(tmp_path / "p.jsonl", [{"question": f"Number {n}?"} for n in range(4)])
     facts = call("select", file, "-k", 2)
-    assert [row["answer"] for row in rows_of(Path(facts["out"]))] == ["", ""]
+    assert [set(row) for row in rows_of(Path(facts["out"]))] == [
+        {"question", "reason", "similarity"}
+    ] * 2  # a row stays as it was
 
 
 def test_select_does_not_overwrite_its_file(tmp_path):
@@ -370,7 +380,11 @@ def test_select_does_not_overwrite_its_file(tmp_path):
 def test_select_reads_columns_by_the_names_it_is_told(tmp_path):
     rows = [{"text": f"Number {n}?", "answer": "1", "stars": n % 2} for n in range(8)]
     file = write(tmp_path / "p.jsonl", rows)
-    facts = call("select", file, "-k", 2, "--field", "question=text", "--field", "level=stars")
+    facts = call("select", file, "-k", 2, "--columns", "question=text,level=stars")
     assert facts["cells after"] == 2.0
-    done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--field", "text"])
-    assert "is not COLUMN=NAME" in str(done.exception)
+    for columns, message in [
+        ("text", "is not WHAT=COLUMN"),
+        ("question=text,level=nolevel", "p.jsonl: no row has nolevel"),
+    ]:
+        done = CliRunner().invoke(app, ["select", str(file), "-k", "2", "--columns", columns])
+        assert message in str(done.exception)

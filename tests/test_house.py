@@ -41,6 +41,8 @@ def modules() -> dict[str, Path]:
     """Every module of the package and its file."""
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
+        if file == PACKAGE / "__main__.py":  # `python -m limo_nb`, the door to cli
+            continue
         parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
@@ -70,7 +72,7 @@ def test_every_module_belongs_to_a_room_and_every_room_to_a_floor() -> None:
     rooms = {room_of(name) for name in MODULES if name != "limo_nb"}
     assert rooms == set(ROOMS) and len(ROOMS) == len(set(ROOMS))
     assert len(FLOORS) <= 8
-    assert [file.name for file in PACKAGE.glob("*.py")] == ["__init__.py"]
+    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
 def test_imports_go_down_only() -> None:

@@ -14,6 +14,7 @@ from limo_nb.cli.base import app
 from limo_nb.core.settings import SYSTEM_PROMPT
 from limo_nb.inference import load_tokenizer
 from limo_nb.sft.encoding import IGNORED
+from limo_nb.sft.launch import held
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,9 @@ def test_a_corrupt_row_is_named_by_its_line(file, model):
     file.write_text(file.read_text() + '{"question": "q"}\nnot json\n')
     for command in ("encode", "sft"):
         _, _, message = call(command, file, "--model", model, fails=True)
-        assert "line 5: solution is missing" in message and "line 6: not valid" in message
+        assert (
+            "line 5: no chain (found: question)" in message and "line 6: not valid" in message
+        )
 
 
 def test_sft_prepares_a_folder_for_other_machines(file, model, tmp_path):
@@ -94,25 +97,58 @@ def test_a_thought_that_stands_apart_goes_the_same_way(file, model, tmp_path):
     words = ("sft", file, "--model", model, "--profile", "smoke", "--folder", tmp_path / "run")
     call(*words, "--prepare")
     kept = [json.loads(line) for line in (tmp_path / "run/rows.jsonl").read_text().splitlines()]
-    assert [row["reasoning"] for row in kept] == ["Hm.", None, None, None]
+    assert kept[0] == {"question": rows[0]["question"],
+                       "solution": "<think>\nHm.\n</think>\n\nSo \\boxed{1}"}  # fmt: skip
     _, _, message = call(
         "encode", file, "--model", model, "--override", "chat.thinking=off", fails=True
     )
     assert "it has a thought, and chat.thinking is off" in message
 
 
-def test_launch_prints_or_writes(tmp_path):
-    words = ("launch", tmp_path, "--profile", "paper", "--hosts", "a,b,c,d")
+def test_launch_reads_the_prepared_folder(file, model, tmp_path):
+    folder = tmp_path / "run"
+    words = ("launch", folder, "--hosts", "a,b,c,d")
+    folder.mkdir()
+    _, _, message = call(*words, fails=True)
+    assert f"{folder} has no job.json: `limo-nb sft FILE --prepare` writes it" in message
+    size = ("--ranks", 32, "--batch-size", 64, "--max-tokens", 300)
+    call("sft", file, "--model", model, "--prepare", "--folder", folder, *size)
+    prepared = sorted(folder.iterdir())
     shown, err, _ = call(*words, "--print")
     assert "a slots=8\nb slots=8" in shown and "PET_NODE_RANK" in shown
-    assert "64 rows a step, 2 on each rank" in err and not list(tmp_path.iterdir())
-    _, err, _ = call(*words, "--version", "authors", "--print")
-    assert "32 rows a step, 1 on each rank" in err
+    assert (
+        "gpus-per-node" in shown
+        and "gpus-per-node" not in call(*words, "--no-gpu", "--print")[0]
+    )
+    assert "64 rows a step, 2 on each rank" in err and sorted(folder.iterdir()) == prepared
     call(*words)
     files = json.loads(call(*words, "--json")[0])["files"]
-    assert files == {path.name: path.read_text() for path in tmp_path.iterdir()}
-    _, _, message = call(*words, "--override", "sft.batch_size=33", fails=True)
+    assert files == {
+        path.name: path.read_text() for path in set(folder.iterdir()) - {*prepared}
+    }
+    _, message, _ = call("sft", file, "--model", model, "--ranks", 0, fails=True)
+    assert "0 is not in the range" in message
+    words = ("sft", file, "--model", model, "--prepare", "--ranks", 32, "--batch-size", 33)
+    _, _, message = call(*words, "--folder", tmp_path / "other", fails=True)
     assert "sft.batch_size=33 is not a multiple of sft.ranks=32" in message
+
+
+def test_settings_come_from_options_then_a_file_then_a_profile(file, model, tmp_path):
+    (tmp_path / "run.yaml").write_text("epochs: 7\nlearning_rate: 2.0e-4\n")
+    words = ("sft", file, "--model", model, "--prepare", "--folder", tmp_path / "run")
+    call(*words, "--config", tmp_path / "run.yaml", "--epochs", 5, "--lora", 4)
+    own = json.loads((tmp_path / "run" / "job.json").read_text())["settings"]
+    assert (own["epochs"], own["learning_rate"], own["ranks"]) == (5, 2e-4, 1)
+    assert own["lora"] == {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+    (tmp_path / "run.yaml").write_text("epoch: 7\n")
+    _, _, message = call(*words, "--config", tmp_path / "run.yaml", fails=True)
+    assert "run.yaml is not valid:\n  epoch: Extra inputs are not permitted" in message
+
+
+def test_two_do_not_train_in_one_folder(tmp_path):
+    with held([tmp_path]), pytest.raises(RuntimeError, match="another process trains in"):
+        with held([tmp_path]):
+            pass
 
 
 def test_plan_as_table_and_json():

@@ -295,8 +295,9 @@ def test_corrupt_rows_of_a_file_are_named(tmp_path):
         read_training_rows(file)
     text = str(failure.value)
     for message in (
-        "line 2: not valid JSON", "line 4: solution is missing", "line 5: expected a mapping",
-        "line 6: solution is 3", "line 7: question is ' '", "line 8: solution has half a char",
+        "line 2: not valid JSON", "line 4: no chain (found: question)",
+        "line 5: expected a mapping", "line 6: no chain (found: question, solution)",
+        "line 7: no question", "line 8: the solution has half a character",
     ):  # fmt: skip
         assert message in text
     assert ", line 1:" not in text and ", line 3:" not in text

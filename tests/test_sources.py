@@ -74,8 +74,8 @@ def test_gsm8k_answers_are_split_off(tmp_path):
 CORRUPT = {
     '[{"question": "Q"}]': r"p\.json, row 1: no answer",
     '[{"question": "Q", "answer": "1"}, {"question": " ", "answer": "1"}]': "row 2: .* empty",
-    '[{"question": 3, "answer": "1"}]': "row 1: the question is empty or not text",
-    '[{"answer": "1"}]': "row 1: no question or problem or prompt",
+    '[{"question": 3, "answer": "1"}]': "row 1: the question in question is not text",
+    '[{"answer": "1"}]': r"row 1: no question \(found: answer\)",
     '[["question", "answer"]]': "row 1: expected a mapping, found list",
     '{"question": "Q", "answer": "1"}': "expected a list",
     '[{"question": "Q", ': "not valid JSON",

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from limo_nb.chains.measures import assess
 from limo_nb.chains.scoring import Scale, chain_rules, count_words, weights
+from limo_nb.problems import plain_answer
 
 
 # ---------------------------------------------------------------- the best
@@ -199,7 +200,7 @@ def score_rows(
         raise ValueError(f'within is {within!r}: it may be "question" or "pool"')
     found, scale = assess(
         [row["solution"] for row in rows],
-        [row.get("answer") or "" for row in rows],
+        [plain_answer(row.get("answer")) for row in rows],
         [row.get("finished") for row in rows],
         scale,
         count=count,

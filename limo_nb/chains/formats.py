@@ -5,11 +5,12 @@
 | `limo`     | the released data sets    | question, solution, answer                   |
 | `alpaca`   | LLaMA-Factory             | instruction, input, output, system           |
 | `sharegpt` | LLaMA-Factory             | conversations (from, value), system          |
-| `messages` | TRL, LLaMA-Factory        | messages (role, content), the system first   |
+| `messages` | TRL, LLaMA-Factory, Axolotl | messages (role, content), the system first |
+| `trl`      | TRL, loss on completions  | prompt and completion, both turns            |
+| `verl`     | verl, TRL's rewards       | prompt (turns), data_source, ability,        |
+|            |                           | reward_model (style, ground_truth), extra_info |
 
-Rows that are in none of these are read where they have question and solution under other
-usual names (`NAMES`), such as problem and solution, or question and text, which is what
-`limo-nb sample` writes.
+Any other row is read where `problems.dialects` finds a question and a chain in it.
 
 `answer` and every further column go along in each of them: the tools read the columns
 that they know. LLaMA-Factory must be told of a file in `dataset_info.json`; its alpaca
@@ -26,56 +27,22 @@ from pathlib import Path
 from typing import Any
 
 from limo_nb.core.files import write_json
-from limo_nb.core.records import read_records, required, write_records
-from limo_nb.grading.extraction import final_answer
-from limo_nb.problems import reading
+from limo_nb.core.records import kind_of, read_records, required, write_records
+from limo_nb.problems.reading import ChainRows, plain_answer, read_chains
 
 Row = dict[str, Any]
 RELEASED = {"GAIR/LIMO": "LIMO v1", "GAIR/LIMO-v2": "LIMO v3"}  # Hub name -> in paper.yaml
 ROW = ("question", "solution", "answer")
-# What a record of no format may call them; the first name that it has is taken.
-NAMES = {name: reading.NAMES[name] for name in ROW}
-NAMES["solution"] += ("text",)  # a completion; elsewhere it may be any text
 
 
 # ---------------------------------------------------------------- one row
-def _limo_in(row: Row) -> Row:
-    return {}
-
-
 def _limo_out(row: Row, system: str) -> Row:
     return {name: row[name] for name in ROW}
-
-
-def _alpaca_in(row: Row) -> Row:
-    if row.get("history"):
-        raise ValueError("has a history: a chain has one question and one solution")
-    # LLaMA-Factory joins them so, too
-    asked = "\n".join(part for part in (row["instruction"], row.get("input")) if part)
-    return {"question": asked, "solution": row["output"]}
 
 
 def _alpaca_out(row: Row, system: str) -> Row:
     asked = {"instruction": row["question"], "input": "", "output": row["solution"]}
     return {**asked, "system": system}
-
-
-def _turns_in(turns: Any, role: str, text: str, names: Mapping[str, str]) -> Row:
-    """One question and one solution, and the system prompt if the turns begin with one."""
-    found = [(names.get(turn[role], turn[role]), turn[text]) for turn in turns]
-    said = {"system": found.pop(0)[1]} if found and found[0][0] == "system" else {}
-    if [who for who, _ in found] != ["user", "assistant"]:
-        raise ValueError(
-            "expected one question and one solution, found the turns "
-            + (", ".join(str(who) for who, _ in found) or "(none)")
-        )
-    return {"question": found[0][1], "solution": found[1][1], **said}
-
-
-def _sharegpt_in(row: Row) -> Row:
-    return _turns_in(
-        row["conversations"], "from", "value", {"human": "user", "gpt": "assistant"}
-    )
 
 
 def _sharegpt_out(row: Row, system: str) -> Row:
@@ -84,132 +51,92 @@ def _sharegpt_out(row: Row, system: str) -> Row:
     return {"conversations": turns, "system": system}
 
 
-def _messages_in(row: Row) -> Row:
-    return _turns_in(row["messages"], "role", "content", {})
-
-
 def _messages_out(row: Row, system: str) -> Row:
     said = [("system", system), ("user", row["question"]), ("assistant", row["solution"])]
     return {"messages": [{"role": who, "content": text} for who, text in said if text]}
 
 
+def _trl_out(row: Row, system: str) -> Row:
+    *asked, said = _messages_out(row, system)["messages"]
+    return {"prompt": asked, "completion": [said]}
+
+
+def _verl_out(row: Row, system: str) -> Row:
+    return {
+        "data_source": str(row.get("source") or "limo-nb"),
+        "prompt": _messages_out({**row, "solution": ""}, system)["messages"],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": plain_answer(row["answer"])},
+        "extra_info": {"split": "train", "index": row["number"]},
+    }
+
+
 @dataclass(frozen=True)
 class Format:
-    """One way to write a row: its columns, both directions, and LLaMA-Factory's entry."""
+    """One way to write a row: its columns, what writes it, and LLaMA-Factory's entry."""
 
-    keys: tuple[str, ...]  # a record that has these columns is in this format
-    others: tuple[str, ...]  # further columns that have a meaning in it
-    read: Callable[[Row], Row]
+    keys: tuple[str, ...]  # the columns that have a meaning in it
     write: Callable[[Row, str], Row]
-    entry: Mapping[str, Any] | None  # None: nowhere to put the system prompt
+    entry: Mapping[str, Any] | None  # None: LLaMA-Factory reads it without system prompt
+    by_reward: bool = False  # rows to be answered: a reference in the place of a chain
 
 
 FORMATS = {
-    "limo": Format(("question", "solution"), ("answer",), _limo_in, _limo_out, None),
+    "limo": Format(ROW, _limo_out, None),
     "alpaca": Format(
-        ("instruction", "output"), ("input", "history"), _alpaca_in, _alpaca_out,
+        ("instruction", "input", "output", "history"), _alpaca_out,
         {"columns": {"prompt": "instruction", "query": "input", "response": "output",
                      "system": "system"}},
     ),
     "sharegpt": Format(
-        ("conversations",), (), _sharegpt_in, _sharegpt_out,
+        ("conversations",), _sharegpt_out,
         {"formatting": "sharegpt",
          "columns": {"messages": "conversations", "system": "system"},
          "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human",
                   "assistant_tag": "gpt"}},
     ),
     "messages": Format(
-        ("messages",), (), _messages_in, _messages_out,
+        ("messages",), _messages_out,
         {"formatting": "sharegpt",
          "columns": {"messages": "messages"},
          "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user",
                   "assistant_tag": "assistant", "system_tag": "system"}},
     ),
+    "trl": Format(("prompt", "completion"), _trl_out, None),
+    "verl": Format(
+        ("prompt", "data_source", "ability", "reward_model", "extra_info"), _verl_out, None,
+        True,
+    ),
 }  # fmt: skip
 
 
 # ---------------------------------------------------------------- reading
-def _formats(row: Mapping[str, Any]) -> list[str]:
-    """The formats whose columns `row` has."""
-    return [name for name, form in FORMATS.items() if all(key in row for key in form.keys)]
+def read_rows(
+    source: str | Path, broken: list[str] | None = None,
+    columns: Mapping[str, str] | None = None, wrong: bool = True, by_reward: bool = False,
+) -> ChainRows:  # fmt: skip
+    """The chains of a file (JSON, JSONL, Parquet; any format) or of a released data set.
 
-
-def format_of(row: Mapping[str, Any]) -> str:
-    """The first format whose columns `row` has; ValueError with the columns if none."""
-    if found := _formats(row):
-        return found[0]
-    known = "; ".join(f"{name}: {', '.join(form.keys)}" for name, form in FORMATS.items())
-    columns = ", ".join(map(str, row)) or "(none)"
-    raise ValueError(f"columns {columns} are of no format ({known})")
-
-
-def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`row` as it is if it is in a format; else with the names of ROW for other usual ones."""
-    if _formats(row):
-        return row
-    found = {ours: next((n for n in names if n in row), ours) for ours, names in NAMES.items()}
-    ours = {theirs: name for name, theirs in found.items()}
-    return {ours.get(name, name): value for name, value in row.items()}
-
-
-def to_row(record: Any, place: str) -> Row:
-    """A row with question, solution and answer from a record of any format, or by `NAMES`.
-
-    Further columns stay, `system` among them if the record has a prompt. Where there is
-    no answer column, the answer is read from the solution. ValueError names the place.
-    """
-    try:
-        record = _renamed(required(record, (), place))
-        form = FORMATS[format_of(record)]
-        required(record, form.keys, place)
-        own = {*form.keys, *form.others} - {*ROW}
-        row = {**{k: v for k, v in record.items() if k not in own}, **form.read(record)}
-        _complete(row)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{place}: malformed ({type(error).__name__}: {error})") from None
-    except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith(place) else f"{place}: {told}") from None
-    return row
-
-
-def _complete(row: Row) -> None:
-    """Check the texts of `row`, and find its answer if it has none."""
-    for name in ("question", "solution"):
-        if not isinstance(row[name], str) or not any(map(str.isalnum, row[name])):
-            raise ValueError(f"the {name} has no words")
-    if row.get("answer") in (None, ""):
-        row["answer"] = final_answer(row["solution"]) or ""
-    row["answer"] = str(row["answer"])
-    if not row.get("system"):
-        row.pop("system", None)
-
-
-def read_rows(source: str | Path, broken: list[str] | None = None) -> list[Row]:
-    """The rows of a file (JSON, JSONL, Parquet; any format) or of a released data set.
-
-    Broken rows are an error that names the first of them; with a list `broken`, the
-    messages are put there and the other rows are returned. Raises ValueError if none is
-    left.
+    `columns` says what the file calls question, chain and answer, where not by a usual name;
+    without `wrong`, chains that their rows mark as wrong are left out. `by_reward` wants a
+    reference of every row, and no chain. Broken rows are an
+    error that names the first of them; with a list `broken`, the messages are put there and
+    the other rows are returned. Raises ValueError if none is left.
     """
     faults: list[str] = []
     places = load_released(str(source)) if str(source) in RELEASED else read_records(
         Path(source), faults
     )  # fmt: skip
-    rows = []
-    for place, record in places:
-        try:
-            rows.append(to_row(record, place))
-        except ValueError as error:
-            faults.append(str(error))
-    if faults and (broken is None or not rows):
+    found = read_chains(places, columns, wrong, faults, by_reward)
+    if faults and (broken is None or not found.rows):
         shown = "\n".join(f"  {fault}" for fault in faults[:5])
         raise ValueError(f"{len(faults)} broken rows in {source}:\n{shown}")
-    if not rows:
-        raise ValueError(f"{source} has no rows")
+    if not found.rows:
+        rest = ", ".join(found.told())
+        raise ValueError(f"{source} has no rows" + (f" left ({rest})" if rest else ""))
     if broken is not None:
         broken += faults
-    return rows
+    return found
 
 
 def load_released(name: str) -> Iterable[tuple[str, Row]]:
@@ -245,10 +172,11 @@ def convert(rows: Iterable[Mapping[str, Any]], to: str, system: str) -> list[Row
         raise ValueError(f"no format {to!r}; there are {', '.join(FORMATS)}")
     records = []
     for number, row in enumerate(rows, 1):
-        row = {"answer": "", **required(row, ("question", "solution"), f"row {number}")}
-        record = FORMATS[to].write(row, row.get("system") or system)
+        needed = ("question", "answer" if FORMATS[to].by_reward else "solution")
+        row = {"answer": "", **required(row, needed, f"row {number}")}
+        record = FORMATS[to].write({**row, "number": number - 1}, row.get("system") or system)
         rest = {k: v for k, v in row.items() if k not in (*ROW, "system")}
-        for name in sorted(rest.keys() & {*FORMATS[to].keys, *FORMATS[to].others}):
+        for name in sorted(rest.keys() & {*FORMATS[to].keys}):
             raise ValueError(f"row {number}: {name!r} has a meaning in {to}; rename the column")
         records.append({**record, "answer": row["answer"], **rest})
     return records
@@ -256,7 +184,7 @@ def convert(rows: Iterable[Mapping[str, Any]], to: str, system: str) -> list[Row
 
 def write_rows(records: Iterable[Mapping[str, Any]], file: Path) -> None:
     """Write records to a .json, .jsonl or .parquet file, whole or not at all."""
-    if file.suffix == ".json":
+    if kind_of(file) == ".json":
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, list(records))
     else:
@@ -271,7 +199,7 @@ def llama_factory_entry(to: str, file: Path) -> dict[str, Any]:
     found = FORMATS[to].entry if to in FORMATS else None
     if found is None:
         raise ValueError(
-            f"rows of format {to} have no system prompt, so LLaMA-Factory would train with "
+            f"rows of format {to} give LLaMA-Factory no system prompt: it would train with "
             "that of its chat template: write alpaca, sharegpt or messages"
         )
     return {"file_name": file.name, **found}

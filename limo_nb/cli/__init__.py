@@ -7,20 +7,40 @@ whose work can be done on a reader's own files names its command.
 
 from __future__ import annotations
 
+import os
+
 # Each of them registers its commands.
-from limo_nb.cli import book, chains, clean, evaluate, grade, lab, pool, sft  # noqa: F401
+from limo_nb.cli import (  # noqa: F401
+    book,
+    chains,
+    clean,
+    evaluate,
+    grade,
+    lab,
+    pool,
+    sft,
+    show,
+)
 from limo_nb.cli.base import app, tell
 
 
 def main() -> None:
-    """The entry point: an expected failure is told in its own words, without a traceback."""
+    """The entry point: a failure is told in a line, and `LIMO_NB_DEBUG=1` shows its place."""
     try:
         app()
     except Exception as error:
-        if not isinstance(error, (ValueError, OSError)) and not isinstance(error, _failures()):
+        if os.environ.get("LIMO_NB_DEBUG"):
             raise
-        tell(f"limo-nb: {error}")
+        tell(f"limo-nb: {_words(error)}")
         raise SystemExit(1) from None
+
+
+def _words(error: Exception) -> str:
+    """What is said of `error`: its own words where it was foreseen."""
+    if isinstance(error, ValueError | OSError) or isinstance(error, _failures()):
+        return str(error)
+    first = (str(error).strip() or "no more is known").splitlines()[0]
+    return f"{type(error).__name__}: {first} (LIMO_NB_DEBUG=1 shows where)"
 
 
 def _failures() -> tuple[type[Exception], ...]:

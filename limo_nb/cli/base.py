@@ -8,7 +8,9 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-console = Console()
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+console, errors = Console(), Console(stderr=True)
 
 Profile = Annotated[str, typer.Option("--profile", "-p", help="A profile or a YAML file.")]
 Overrides = Annotated[
@@ -42,7 +47,47 @@ Force = Annotated[
     bool, typer.Option("--force", help="Start although memory seems not to be enough.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What FILE calls its columns, e.g. question=problem_text,answer=meta.key; "
+        "of usual names none is needed: `limo-nb show FILE`."
+    ),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
+
+
+def there(file: Path) -> Path:
+    """FILE, if it is there; told before any room is imported, which takes seconds."""
+    if str(file) != "-" and not file.exists():
+        raise FileNotFoundError(f"{file} does not exist")
+    return file
+
+
+def if_there(file: Path | None) -> Path | None:
+    """The same for a file that need not be named."""
+    return file and there(file)
+
+
+def _told_version(asked: bool) -> None:
+    if asked:
+        from limo_nb import __version__
+
+        print(f"limo-nb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def limo_nb(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_told_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Less Is More for Reasoning: the book's run, and its tools for files of your own.
+
+    `LIMO_NB_DEBUG=1` shows where an error arose.
+    """
 
 
 class Continued(TyperCommand):
@@ -66,7 +111,7 @@ def typed() -> str:
         return os.environ["LIMO_NB_COMMAND"]
     program = sys.argv[0]
     if Path(program).name == "__main__.py":
-        program = "python -m limo_nb.cli"
+        program = "python -m limo_nb"
     elif shutil.which("limo-nb") == program:
         program = "limo-nb"
     return f"{program} {shlex.join(sys.argv[1:])}"
@@ -91,26 +136,78 @@ def check_written(file: Path, *written: tuple[str, Path | None, Sequence[str]]) 
     """
     taken = {file.resolve(): "FILE"}
     for option, path, suffixes in written:
-        if path is None:
+        if path is None or str(path) == "-":
             continue
-        if suffixes and path.suffix not in suffixes:
+        if suffixes and not path.name.lower().endswith(tuple(suffixes)):
             known = " or ".join(suffixes)
             raise ValueError(f"{option} {path}: expected a file that ends in {known}")
         if path.resolve() in taken:
             raise ValueError(
                 f"{option} {path} is {taken[path.resolve()]} too: name another file"
             )
+        if path.is_dir():
+            raise ValueError(f"{option} {path} is a folder: name a file in it")
         taken[path.resolve()] = option
 
 
+def check_free(option: str, path: Path | None, replace: bool) -> None:
+    """Raise ValueError where `path` is there already: no file is replaced unasked."""
+    if path is not None and str(path) != "-" and path.exists() and not replace:
+        raise ValueError(f"{option} {path} is there already: name another, or give --replace")
+
+
+@contextmanager
+def rows_from(file: Path) -> Iterator[Path]:
+    """A file with the rows of FILE: itself; for `-`, a copy of the standard input (JSONL)."""
+    if str(file) != "-":
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist")
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "stdin.jsonl"
+        with copy.open("wb") as spooled:
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+        yield copy
+
+
+def rows_to(
+    file: Path, out: Path | None, suffixes: Sequence[str], free: bool, as_json: bool
+) -> Path:
+    """Where the rows of a command go: `--out`, or the standard output.
+
+    Raises ValueError where the path is FILE's, of another kind, or (but for `free`) taken,
+    and where --json would print facts among the rows.
+    """
+    if out is None or str(out) == "-":
+        if as_json:
+            raise ValueError("--json prints facts where rows would go: name a file by --out")
+        return Path("-")
+    check_written(file, ("--out", out, suffixes))
+    check_free("--out", out, free)
+    return out
+
+
 # ------------------------------------------------------------------------------- speaking
-def emit(document: Any, as_json: bool, shown: Iterable[Table | str]) -> None:
-    """Print a command's result: `document` as one line of JSON, or what is `shown` of it."""
+def emit(
+    document: Any, as_json: bool, shown: Iterable[Table | str], rows: Path | None = None
+) -> None:
+    """Print a command's result: `document` as one line of JSON, or what is `shown` of it.
+
+    On standard error where the standard output has the `rows`.
+    """
     if as_json:
         print(json.dumps(document, ensure_ascii=False, default=str))
         return
+    where = errors if str(rows) == "-" else console
     for part in shown:
-        console.print(part) if isinstance(part, Table) else say(part)
+        if isinstance(part, Table):
+            part.columns[0].no_wrap = True  # names that are typed stay whole, also at 80
+            for column in part.columns[1:]:
+                column.overflow = "fold"
+            where.print(part)
+        else:
+            where.print(str(part), markup=False, highlight=False, soft_wrap=True)
 
 
 def fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:

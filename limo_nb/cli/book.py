@@ -204,6 +204,7 @@ def doctor(
     ] = None,
     profile: Profile = "mini",
     override: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """What this machine has, and which profiles it can run; or how a model is asked.
 
@@ -220,6 +221,9 @@ def doctor(
 
         whole = settings.load_profile(profile, parse_overrides(override))
         rows = asking.findings(model, whole.system_prompt, whole.engine.chat)
+    if as_json:
+        emit([vars(row) for row in rows], True, [])
+        return
     for row in rows:
         mark, remedy = "ok     " if row.ok else "MISSING", row.remedy and f" → {row.remedy}"
         say(f"{mark} {row.what}: {row.found}{remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,13 +11,41 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from limo_nb.cli.base import AsJson, SkipBroken, app, check_written, emit, name_broken
+from limo_nb.cli.base import (
+    AsJson,
+    Columns,
+    Replace,
+    SkipBroken,
+    app,
+    check_free,
+    check_written,
+    emit,
+    name_broken,
+    rows_from,
+    rows_to,
+    tell,
+    there,
+)
 from limo_nb.core.settings import SYSTEM_PROMPT
 
+
+def _known(source: str) -> str:
+    """FILE, if it is there or a released data set; told before any room is imported."""
+    if not source.startswith("GAIR/"):
+        there(Path(source))
+    return source
+
+
 Source = Annotated[
-    str, typer.Argument(help="JSON, JSONL or Parquet of any known format, or GAIR/LIMO[-v2].")
+    str,
+    typer.Argument(
+        callback=_known,
+        help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines; or GAIR/LIMO[-v2].",
+    ),
 ]
-FormatName = Literal["limo", "alpaca", "sharegpt", "messages"]  # of chains.formats
+FormatName = Literal[
+    "limo", "alpaca", "sharegpt", "messages", "trl", "verl"
+]  # of chains.formats
 
 
 @app.command()
@@ -34,16 +63,19 @@ def score(
         str | None,
         typer.Option(help="Model whose tokens give lengths and after_answer; none: words."),
     ] = None,
+    columns: Columns = None,
+    replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
     """Score reasoning chains: four dimensions, score and level of every row."""
-    from limo_nb.chains import choice, formats, scoring
+    from limo_nb.chains import choice, scoring
     from limo_nb.core import records
 
-    check_written(Path(file), ("--out", out, records.WRITTEN))
+    if out is not None:
+        out = rows_to(Path(file), out, records.WRITTEN, replace, as_json)
     broken: list[str] = []
-    read = formats.read_rows(file, broken if skip_broken else None)
+    read = _read(file, columns, broken if skip_broken else None)
     given = scoring.Scale.default() if scale == "limo" else None
     scored, ruler = choice.score_rows(read, bands, within, given, _counter(tokenizer))
     name_broken(broken)
@@ -52,7 +84,26 @@ def score(
     counted = f"tokens of {tokenizer}" if tokenizer else "words"
     report = {"chains": len(scored), "broken": broken, "scale": asdict(ruler)}
     report |= {"after_answer in": counted, "rows": scored}
-    emit(report, as_json, _scores_shown(scored, bands, counted, out))
+    emit(report, as_json, _scores_shown(scored, bands, counted, out), out)
+
+
+def _read(
+    file: str,
+    columns: list[str] | None,
+    broken: list[str] | None,
+    wrong: bool = True,
+    by_reward: bool = False,
+) -> list[dict[str, Any]]:
+    """The chains of `file`; how its rows were read is told on standard error."""
+    from limo_nb.chains import formats
+    from limo_nb.problems.dialects import parse_columns
+
+    released = file in formats.RELEASED
+    with nullcontext(file) if released else rows_from(Path(file)) as given:
+        found = formats.read_rows(given, broken, parse_columns(columns), wrong, by_reward)
+    for line in found.told():
+        tell(line)
+    return found.rows
 
 
 def _scores_shown(
@@ -112,16 +163,25 @@ def convert(
         str | None, typer.Option(help="Name of the entry in LLaMA-Factory's dataset_info.json.")
     ] = None,
     system: Annotated[str, typer.Option(help="For rows without a prompt.")] = SYSTEM_PROMPT,
+    columns: Columns = None,
+    replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write training rows for LLaMA-Factory (alpaca, sharegpt), TRL (messages) or as LIMO's."""
+    """Write training rows for other trainers.
+
+    LLaMA-Factory reads alpaca, sharegpt and messages; TRL messages and trl; Axolotl messages
+    (type: chat_template); verl its own Parquet, with the reference for a reward. Chains that
+    their rows mark as wrong are left out.
+    """
     from limo_nb.chains import formats
     from limo_nb.core import records
 
     check_written(Path(file), ("OUT", out, (".json", *records.WRITTEN)))
+    check_free("OUT", out, replace)
     broken: list[str] = []
-    read = formats.read_rows(file, broken if skip_broken else None)
+    by_reward = formats.FORMATS[to].by_reward
+    read = _read(file, columns, broken if skip_broken else None, False, by_reward)
     if register:
         formats.llama_factory_entry(to, out)  # fails before a file is written
     formats.write_rows(formats.convert(read, to, system), out)
@@ -130,4 +190,5 @@ def convert(
     report = {"file": str(out), "format": to, "rows": len(read), "broken": broken,
               "dataset_info": str(info) if info else None}  # fmt: skip
     lines = [f"{len(read)} rows written to {out} ({to})"]
-    emit(report, as_json, lines + [f"entered as {register!r} in {info}"] * bool(info))
+    lines += [f"entered as {register!r} in {info}"] * bool(info)
+    emit(report, as_json, lines, out)

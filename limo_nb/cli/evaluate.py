@@ -13,6 +13,7 @@ from rich.table import Table
 
 from limo_nb.cli.base import (
     AsJson,
+    Columns,
     Continued,
     Force,
     MaxNewTokens,
@@ -32,7 +33,8 @@ Names = Annotated[
     typer.Option(
         "--benchmark",
         "-b",
-        help="A benchmark, `paper`, `aime25`, `gym`, or `gym:FAMILY`; repeatable.",
+        help="A benchmark, `paper`, `aime25`, `gym`, `gym:FAMILY`, or a file of questions with "
+        "references; repeatable.",
     ),
 ]
 ProtocolName = Literal["paper-v1", "paper-v3", "greedy"]  # of evaluation/protocols.yaml
@@ -60,6 +62,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes (transformers); none: what suits.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: the faster.")] = "auto",
+    columns: Columns = None,
     force: Force = False,
     out: Out = None,
     as_json: AsJson = False,
@@ -71,8 +74,9 @@ def evaluate(
     from datasets import disable_progress_bars
 
     from limo_nb.core.settings import SYSTEM_PROMPT, EngineSettings
-    from limo_nb.evaluation import scoring
+    from limo_nb.evaluation import own_questions, scoring
     from limo_nb.evaluation.protocols import protocol as named
+    from limo_nb.problems.dialects import parse_columns
 
     disable_progress_bars()  # of files; the work has a line of its own
     settings = EngineSettings(
@@ -83,9 +87,16 @@ def evaluate(
         max_new_tokens=max_new_tokens, seed=seed,
     )  # fmt: skip
     prompt = SYSTEM_PROMPT if system_prompt is None else system_prompt
-    request = scoring.ScoreRequest(
-        model, tuple(benchmark), chosen, settings, prompt, items, judge
-    )
+    given = parse_columns(columns)
+    names = [
+        own
+        for name in benchmark
+        for own in (
+            own_questions.enter_questions(Path(name), given)
+            if own_questions.is_own(name) else [name]
+        )
+    ]  # fmt: skip
+    request = scoring.ScoreRequest(model, tuple(names), chosen, settings, prompt, items, judge)
     with redirect_stdout(stderr):  # what libraries print must not be in the document
         found = scoring.score_model(request, out)
     rows = found.json("table.json")

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from limo_nb.cli.base import AsJson, app, emit, fact_lines, tell
+from limo_nb.cli.base import (
+    AsJson,
+    Columns,
+    Replace,
+    app,
+    emit,
+    fact_lines,
+    name_broken,
+    rows_from,
+    rows_to,
+    tell,
+    there,
+)
+
+if TYPE_CHECKING:
+    from limo_nb.problems.reader import ReadRow
 
 
 @app.command()
 def grade(
-    file: Annotated[Path, typer.Argument(help="Rows of gold, response and, if known, label.")],
-    out: Annotated[Path | None, typer.Option(help="Default: FILE.verdicts.jsonl.")] = None,
+    file: Annotated[
+        Path, typer.Argument(callback=there, help="Rows with a reference and a response.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Rows with verdicts; -: to the output.")
+    ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Relative; integers exact.")] = 0.0,
     boxed_only: Annotated[bool, typer.Option(help="Answers in a box only.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     seconds: Annotated[float, typer.Option(min=0.1, help="Limit of a comparison.")] = 5.0,
+    columns: Columns = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Grade responses against references, and the grader against labels where there are any.
 
-    Broken rows are named by their line, and the others graded.
+    Rows stay as they are, with `correct`, the `extracted` answer and the `reason`; one with
+    several responses becomes several. A label is a column `label`, or what a row says of
+    its responses' correctness. Broken rows are named by their line, and the others graded.
     """
     from time import perf_counter
 
@@ -32,13 +55,24 @@ def grade(
     from limo_nb.grading.gym import Gym
     from limo_nb.grading.verdicts import agreement
     from limo_nb.grading.verifiers import ByReference, Mathematics
+    from limo_nb.problems.dialects import parse_columns
+    from limo_nb.problems.reader import RowReader
 
-    broken: list[str] = []
-    found = [
-        row for row in (_row(r, p, broken) for p, r in files.read_records(file, broken)) if row
-    ]
-    for message in broken:
-        tell(message)
+    if out is not None:
+        out = rows_to(file, out, files.WRITTEN, replace, as_json)
+    reader, broken, ways = RowReader(parse_columns(columns)), [], set()
+    found: list[dict[str, Any]] = []
+    with rows_from(file) as given:
+        for place, record in files.read_records(given, broken):
+            try:
+                read = reader.read(record, place)
+                found += _responses(read, record, place)
+                ways.add(read.told())
+            except ValueError as error:
+                broken.append(str(error))
+    name_broken(broken)
+    for way in sorted(ways):
+        tell(way)
     if not found:
         raise ValueError(f"{file}: no row that can be graded ({len(broken)} broken)")
     started = perf_counter()
@@ -46,35 +80,59 @@ def grade(
         Mathematics(workers, seconds, tolerance, boxed_only), Gym(workers, seconds, boxed_only)
     ).verify([row["gold"] for row in found], [row["response"] for row in found])
     rate = len(found) / (perf_counter() - started)
-    out = out or file.with_name(f"{file.stem}.verdicts.jsonl")
-    files.write_records((_graded(r, v) for r, v in zip(found, verdicts, strict=True)), out)
-    summary: dict[str, Any] = {**agreement(verdicts, [row.get("label") for row in found])}
-    summary |= {"items_per_second": round(rate, 1), "verdicts": str(out)}
+    summary: dict[str, Any] = {**agreement(verdicts, [row["label"] for row in found])}
+    if "accuracy" in summary:  # of the grader, and not of who answered
+        summary["agreement with labels"] = summary.pop("accuracy")
+    summary["items_per_second"] = round(rate, 1)
+    if out:
+        files.write_records(
+            (_graded(r, v, out) for r, v in zip(found, verdicts, strict=True)), out
+        )
+        summary["verdicts"] = str(out)
     shown = fact_lines(summary | {"broken rows": len(broken)})
-    emit(summary | {"broken": broken}, as_json, shown)
+    emit(summary | {"broken": broken}, as_json, shown, out)
 
 
-def _row(row: Any, place: str, broken: list[str]) -> dict[str, Any] | None:
-    """`row` if it can be graded; else None, and the reason is put into `broken`."""
-    from limo_nb.core.records import required
+def _responses(
+    read: ReadRow, record: Mapping[str, Any], place: str
+) -> Iterator[dict[str, Any]]:
+    """A row for each response of a record; ValueError where there is nothing to grade."""
+    if read.answer in (None, ""):
+        raise ValueError(f"{place}: no gold (found: {_names(record)}); --columns gold=NAME")
+    if not read.chains:
+        raise ValueError(
+            f"{place}: no response (found: {_names(record)}); --columns response=NAME"
+        )
+    label = record.get("label") if isinstance(record, Mapping) else None
+    if label not in (None, True, False) and "label" not in read.took.values():
+        raise ValueError(f"{place}: label is {label!r}, not true or false")
+    for number, chain in enumerate(read.chains):
+        own = {"gold": read.answer, "response": chain.text, "record": record}
+        own["label"] = label if isinstance(label, bool) else chain.correct
+        own["chain"] = number if len(read.chains) > 1 else None
+        yield own
 
-    try:
-        row = dict(required(row, ("gold", "response"), place))
-        if not isinstance(row["response"], str):
-            raise ValueError(f"{place}: response is {type(row['response']).__name__}, not text")
-        if row.get("label") not in (None, True, False):
-            raise ValueError(f"{place}: label is {row['label']!r}, not true or false")
-    except ValueError as error:
-        broken.append(str(error))
-        return None
-    return row
+
+def _names(record: Any) -> str:
+    from limo_nb.problems.reading import ascii_only
+
+    return ", ".join(map(ascii_only, record)) or "nothing"
 
 
-def _graded(row: Mapping[str, Any], verdict: Any) -> dict[str, Any]:
-    """What is written: the row without its response, and the verdict."""
-    kept = {name: value for name, value in row.items() if name != "response"}
-    if not isinstance(row["gold"], str):  # a column of one type, for Parquet
-        kept["gold"] = json.dumps(row["gold"], ensure_ascii=False)
+def _graded(row: Mapping[str, Any], verdict: Any, out: Path) -> dict[str, Any]:
+    """What is written: the record with its verdict, and the response if it has several."""
+    record = row["record"]
+    kept = dict(record) if isinstance(record, Mapping) else {"conversations": record}
+    if row["chain"] is not None:
+        kept |= {"chain": row["chain"], "response": row["response"]}
+    if row["label"] is not None:
+        kept["label"] = row["label"]
+    if out.suffix == ".parquet":  # a column of one type
+        kept = {
+            name: own if own is None or isinstance(own, str | bool)
+            else json.dumps(own, ensure_ascii=False)
+            for name, own in kept.items()
+        }  # fmt: skip
     return kept | {
-        "correct": verdict.correct, "answer": verdict.answer, "reason": verdict.reason
+        "correct": verdict.correct, "extracted": verdict.answer, "reason": verdict.reason
     }  # fmt: skip

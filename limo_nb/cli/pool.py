@@ -12,34 +12,48 @@ import typer
 
 from limo_nb.cli.base import (
     AsJson,
+    Columns,
     Continued,
     Force,
     MaxNewTokens,
     Model,
     Overrides,
     Profile,
+    Replace,
     Samples,
     Seed,
     SkipBroken,
     Temperature,
     TopP,
     app,
+    check_free,
     check_written,
     emit,
     fact_lines,
     name_broken,
     parse_overrides,
+    rows_from,
+    rows_to,
+    tell,
+    there,
 )
 from limo_nb.core.settings import Normalisation
 
-File = Annotated[Path, typer.Argument(help="JSONL, JSON, Parquet or Arrow.")]
-Out = Annotated[Path | None, typer.Option(help="Where the result goes.")]
+File = Annotated[
+    Path,
+    typer.Argument(
+        callback=there, help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines of JSON."
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Where the rows go; else to the standard output.")
+]
 
 
-def _tell(facts: dict[str, Any], broken: list[str] | None, as_json: bool) -> None:
+def _tell(facts: dict[str, Any], broken: list[str] | None, as_json: bool, out: Path) -> None:
     """Print what a command did; rows that it left out are named on stderr."""
     name_broken(broken or [])
-    emit(facts | {"broken": broken or []}, as_json, fact_lines(facts))
+    emit(facts | {"broken": broken or []}, as_json, fact_lines(facts), out)
 
 
 @app.command()
@@ -77,11 +91,13 @@ def decontaminate(
         str | None,
         typer.Option(help="List kept rows that resemble an item, by embeddings of this model."),
     ] = None,
+    listed: Annotated[Path | None, typer.Option("--list", help="Where that list goes.")] = None,
     similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least cosine of a pair in that list.")
     ] = 0.7,
     top: Annotated[int, typer.Option(min=1, help="Items for each row in that list.")] = 3,
-    question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
+    columns: Columns = None,
+    replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
@@ -93,61 +109,50 @@ def decontaminate(
     the doubtful are at the top and the copies at the end.
 
     With --nearest MODEL the rows that stay are compared with the items by meaning, too. That
-    finds paraphrases, and much that only resembles one: a list for you to look at, written
-    beside FILE, most alike first. Nothing falls by it.
+    finds paraphrases, and much that only resembles one: the file --list is for you to look at,
+    most alike first. Nothing falls by it.
     """
     from limo_nb.core import records
     from limo_nb.problems import cleaning, nearest_items, reading, text
+    from limo_nb.problems.dialects import parse_columns
     from limo_nb.selection import embed
 
     started = time.monotonic()
-    out = out or _beside(file, "clean", ".parquet" if file.suffix == ".parquet" else ".jsonl")
-    report = report or _beside(file, "dropped", ".jsonl")
-    listed = _beside(file, "nearest", ".jsonl") if nearest else None
-    check_written(
-        file, ("--out", out, records.parts(file)), ("--report", report, records.WRITTEN),
-        ("--nearest", listed, records.WRITTEN),
-    )  # fmt: skip
+    out = rows_to(file, out, records.parts(file), replace, as_json)
+    written = (("--report", report, records.WRITTEN), ("--list", listed, records.WRITTEN))
+    check_written(file, ("--out", out, ()), *written)
+    for option, path, _ in written:
+        check_free(option, path, replace)
+    if bool(nearest) != bool(listed):
+        raise ValueError("--nearest MODEL and --list FILE belong together: give both")
     broken: list[str] | None = [] if skip_broken else None
-    texts = reading.read_texts(file, question, broken=broken)
-    items = _benchmark_items(against)
-    if nearest:
-        embed(["a question"], nearest)  # that there is such a model is found out first
-    result = cleaning.Filtered.without(texts)
-    if duplicates:
-        result = result.then(lambda left: cleaning.drop_duplicates(left, near))
-    result = result.then(
-        lambda left: cleaning.decontaminate(
-            left, items, ngram, characters, threshold, text.FORMS[normalisation], common
+    with rows_from(file) as given:
+        texts = reading.read_texts(given, parse_columns(columns), broken=broken, named=True)
+        items = _benchmark_items(against)
+        if nearest:
+            embed(["a question"], nearest)  # that there is such a model is found out first
+        result = cleaning.Filtered.without(texts)
+        if duplicates:
+            result = result.then(lambda left: cleaning.drop_duplicates(left, near))
+        result = result.then(
+            lambda left: cleaning.decontaminate(
+                left, items, ngram, characters, threshold, text.FORMS[normalisation], common
+            )
         )
-    )
-    kept = set(result.kept["row"][:])
-    records.write_part(file, out, kept.__contains__, [] if skip_broken else None)
-    records.write_records(result.doubtful_first(), report)
+        kept = set(result.kept["row"][:])
+        records.write_part(given, out, kept.__contains__, [] if skip_broken else None)
     facts = {"rows": len(texts), "kept": len(result.kept), "dropped": result.reasons()}
-    facts |= {"out": str(out), "report": str(report), "benchmark items": len(items)}
+    facts |= {"out": str(out), "benchmark items": len(items)}
+    if report:
+        records.write_records(result.doubtful_first(), report)
+        facts["report"] = str(report)
     if nearest and listed:
         pairs = nearest_items(
             result.kept, items, partial(embed, model=nearest), top, similarity
         )
         records.write_records(pairs, listed)
         facts |= {"pairs to look at": len(pairs), "list": str(listed)}
-    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
-
-
-def _beside(file: Path, what: str, suffix: str) -> Path:
-    return file.with_name(f"{file.stem}-{what}{suffix}")
-
-
-def _fields(pairs: Sequence[str] | None) -> dict[str, str]:
-    """`["level=difficulty"]` as a mapping."""
-    found = {}
-    for pair in pairs or []:
-        column, equals, name = pair.partition("=")
-        if not (column and equals and name):
-            raise ValueError(f"--field {pair!r} is not COLUMN=NAME, e.g. level=difficulty")
-        found[column] = name
-    return found
+    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json, out)
 
 
 def _benchmark_items(against: Sequence[str] | None) -> Any:
@@ -193,27 +198,32 @@ def sample(
     file: File,
     model: Model,
     out: Out = None,
-    store: Annotated[Path | None, typer.Option(help="Completions as they arrive.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Completions as they arrive; else beside --out.")
+    ] = None,
     profile: Profile = "mini",
     samples: Samples = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
-    question: Annotated[str | None, typer.Option(help="The field with the question.")] = None,
+    columns: Columns = None,
     override: Overrides = None,
     force: Force = False,
+    replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a model answer the questions of FILE; interrupted work is continued.
 
+    Each answer is a row with `response` beside the columns that its question had.
     Engine, system prompt and what is not given here come from the profile (chains.sampling).
     """
     from limo_nb import inference
     from limo_nb.core import records
     from limo_nb.core import settings as profiles
-    from limo_nb.problems import read_texts
+    from limo_nb.problems.dialects import parse_columns
+    from limo_nb.problems.reading import read_asked
 
     started = time.monotonic()
     settings = profiles.load_profile(profile, parse_overrides(override))
@@ -222,21 +232,28 @@ def sample(
     given = {name: value for name, value in given.items() if value is not None}
     given = settings.chains.sampling.model_dump() | given
     sampling = profiles.checked(profiles.Sampling, "the sampling", given)
-    out = out or _beside(file, "answers", ".jsonl")
-    store = store or out.with_suffix(".sqlite")
-    check_written(file, ("--out", out, records.WRITTEN), ("--store", store, ()))
+    if store is None and out is not None and str(out) != "-":
+        store = out.with_name(out.name.partition(".")[0] + ".sqlite")
+    # What an earlier run of the same command has written, this one writes again.
+    out = rows_to(
+        file, out, records.WRITTEN, replace or bool(store and store.exists()), as_json
+    )
+    check_written(file, ("--out", out, ()), ("--store", store, ()))
     broken: list[str] | None = [] if skip_broken else None
-    texts = read_texts(file, question, broken=broken).remove_columns("row")
+    with rows_from(file) as given:
+        found = read_asked(given, parse_columns(columns), broken)
+    for line in found.told():
+        tell(line)
     engine = settings.engine.model_copy(update={"force": settings.engine.force or force})
     answers = inference.sample(
-        texts, model, sampling=sampling, system_prompt=settings.system_prompt,
+        found.asked, model, sampling=sampling, system_prompt=settings.system_prompt,
         engine=engine, store=store,
     )  # fmt: skip
-    records.write_records(answers, out)
-    facts = {"questions": len(texts), "completions": len(answers), "model": model}
+    records.write_records(map(found.joined, answers), out)
+    facts = {"questions": len(found.asked), "completions": len(answers), "model": model}
     facts |= {"finished": sum(answers["finished"]), "tokens": sum(answers["tokens"])}
     facts |= {"sampling": sampling.model_dump(), "out": str(out), "store": str(store)}
-    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json)
+    _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json, out)
 
 
 @app.command()
@@ -249,27 +266,41 @@ def select(
         str | None,
         typer.Option(help="Compare by sentence embeddings of this model; none: by TF-IDF."),
     ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(help="COLUMN=NAME, what FILE calls a column, e.g. level=difficulty."),
-    ] = None,
+    columns: Columns = None,
+    replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose K questions of FILE, balanced over subject and level, unlike each other."""
+    """Choose K questions of FILE, balanced over subject and level, unlike each other.
+
+    Rows stay as they are, with `reason` and `similarity` beside their columns. Of several
+    rows with one question the one with the highest `score` stands for all, else the first;
+    rows whose chains are marked wrong are left out.
+    """
     from limo_nb.core import records
-    from limo_nb.problems import read_problems
+    from limo_nb.problems.dialects import parse_columns
+    from limo_nb.problems.reading import read_choices
     from limo_nb.selection import choice
 
-    out = out or _beside(file, "selected", ".jsonl")
-    check_written(file, ("--out", out, records.WRITTEN))
+    out = rows_to(file, out, records.WRITTEN, replace, as_json)
     broken: list[str] | None = [] if skip_broken else None
-    pool = read_problems(file, fields=_fields(field), answered=False, broken=broken)
-    vectors = choice.embed(pool["question"][:], embed) if embed else None
-    chosen = choice.select(pool, k, seed, vectors)
-    records.write_records(chosen, out)
-    facts: dict[str, Any] = {"rows": len(pool), "chosen": len(chosen), "seed": seed}
+    with rows_from(file) as given:
+        pool = read_choices(given, parse_columns(columns), broken)
+        vectors = choice.embed(pool["question"][:], embed) if embed else None
+        chosen = choice.select(pool, k, seed, vectors)
+        taken = dict(zip(chosen["row"], range(len(chosen)), strict=True))
+        rows = [
+            (taken[number], row)
+            for number, (_, row) in enumerate(records.read_records(given, []))
+            if number in taken
+        ]
+    why = [{name: own[name] for name in ("reason", "similarity")} for own in chosen]
+    rows.sort(key=lambda pair: pair[0])
+    records.write_records(({**row, **why[place]} for place, row in rows), out)
+    facts: dict[str, Any] = {"questions": len(pool), "chosen": len(chosen), "seed": seed}
+    if len(chosen) < k:
+        tell(f"{k} were wanted, and there are {len(pool)} different questions")
     facts["compared by"] = f"embeddings of {embed}" if embed else "TF-IDF"
     facts["cells before"] = round(choice.cells_in_effect(pool), 2)
     facts["cells after"] = round(choice.cells_in_effect(chosen), 2)
-    _tell(facts | {"out": str(out)}, broken, as_json)
+    _tell(facts | {"out": str(out)}, broken, as_json, out)

@@ -15,15 +15,23 @@ from rich.table import Table
 
 from limo_nb.cli.base import (
     AsJson,
+    Columns,
     Continued,
     Force,
     Model,
     Overrides,
     Profile,
+    Replace,
+    SkipBroken,
     app,
     emit,
+    if_there,
+    name_broken,
     parse_overrides,
+    rows_from,
+    rows_to,
     tell,
+    there,
 )
 from limo_nb.core import settings
 from limo_nb.core.settings import OverLength, SftSettings
@@ -35,11 +43,12 @@ if TYPE_CHECKING:
 File = Annotated[
     Path,
     typer.Argument(
-        help="Rows with question and solution, perhaps reasoning: .jsonl, .json, .parquet."
+        callback=there,
+        help="Rows with question and chain: JSONL, JSON, CSV (also .gz), Parquet; -: lines.",
     ),
 ]
-Version = Annotated[
-    str | None, typer.Option("--version", help="A version of the profile's settings.")
+Variant = Annotated[
+    str | None, typer.Option("--variant", help="A variant of the profile's settings.")
 ]
 System = Annotated[
     str | None, typer.Option("--system", help="System prompt; else the profile's.")
@@ -54,11 +63,44 @@ def _settings(
     return (whole.sft.version(version) if version else whole.sft), whole
 
 
+def suited(model: str) -> str:
+    """The profile whose settings suit `model`: those of the lab are no measure for others."""
+    return "mini" if model.startswith("lab:") else "small"
+
+
+def _changed(own: SftSettings, config: Path | None, options: dict[str, Any]) -> SftSettings:
+    """`own` with what a YAML file says, and then with the options that were given."""
+    import yaml
+
+    said = yaml.safe_load(config.read_text("utf-8")) if config else {}
+    if not isinstance(said, dict):
+        raise ValueError(f"{config}: expected a mapping such as `epochs: 3`")
+    said |= {name: value for name, value in options.items() if value is not None}
+    known = own.model_dump() | said
+    return settings.checked(SftSettings, f"the settings of {config or 'this run'}", known)
+
+
 @contextmanager
 def _chatter(as_json: bool) -> Iterator[None]:
     """With `--json`, what the stages print goes to standard error."""
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         yield
+
+
+def _read(
+    file: Path, columns: list[str] | None, skip_broken: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """(the rows of `file` to train on, their places); how they were read is told on stderr."""
+    from limo_nb.problems.dialects import parse_columns
+    from limo_nb.sft import encoding
+
+    broken: list[str] | None = [] if skip_broken else None
+    with rows_from(file) as given:
+        found = encoding.read_training_rows(given, parse_columns(columns), broken)
+    name_broken(broken or [])
+    for line in found.told():
+        tell(line)
+    return found.rows, found.places
 
 
 @app.command()
@@ -67,19 +109,28 @@ def encode(
     model: Model,
     profile: Profile = "mini",
     system: System = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Else the profile's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Else the profile's.")] = None,
     over_length: Annotated[OverLength | None, typer.Option(help="Rows over it.")] = None,
+    columns: Columns = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows of ids and labels; else they are printed.")
+    ] = None,
+    replace: Replace = False,
+    skip_broken: SkipBroken = False,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Token ids and labels of each row, and which rows are over the limit."""
+    from limo_nb.core import records
     from limo_nb.inference import DEFAULT_SYSTEM, load_tokenizer
     from limo_nb.sft import encoding
 
+    if out is not None:
+        out = rows_to(file, out, records.WRITTEN, replace, as_json)
     own, whole = _settings(profile, override)
     limit, how = max_tokens or own.max_tokens, over_length or own.over_length
     prompt = whole.system_prompt if system is None else system
-    rows, places = encoding.read_training_rows(file)
+    rows, places = _read(file, columns, skip_broken)
     encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places, own.chat)
     tell(encoded.manner)
     if encoded.over:
@@ -95,6 +146,11 @@ def encode(
         "over_length": [asdict(row) for row in encoded.over], "dropped": encoded.dropped,
         "manner": encoded.manner,
     }  # fmt: skip
+    if out is not None:
+        records.write_records(made, out)
+        document |= {"rows": len(made), "out": str(out)}
+        emit(document, as_json, [f"{len(made)} rows of ids and labels: {out}"], out)
+        return
     emit(document, as_json, _encoded_shown(made))
 
 
@@ -111,17 +167,37 @@ def _encoded_shown(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
 def sft(
     file: File,
     model: Model,
-    profile: Profile = "mini",
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", "-p", help="A profile or YAML file; none: what suits MODEL."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(callback=if_there, help="YAML with settings of this run: epochs, lora, …"),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows a step.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=8, help="Of a row.")] = None,
+    ranks: Annotated[int | None, typer.Option(min=1, help="Processes, or GPUs.")] = None,
+    lora: Annotated[
+        int | None, typer.Option(min=1, help="Train adapters of this rank; weights stay.")
+    ] = None,
+    report_to: Annotated[
+        str | None, typer.Option(help="Where losses go too: tensorboard, wandb, …")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="For checkpoints and the result; runs/sft/FILE.")
     ] = None,
     seed: int = 1,
-    version: Version = None,
+    variant: Variant = None,
     system: System = None,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Write the folder only, for `limo-nb launch`.")
     ] = False,
     force: Force = False,
+    columns: Columns = None,
+    skip_broken: SkipBroken = False,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,17 +208,21 @@ def sft(
     from limo_nb.inference import absolute_name
     from limo_nb.sft import encoding
 
-    own, whole = _settings(profile, override, version)
-    own = own.model_copy(update={"force": own.force or force})
-    rows, _ = encoding.read_training_rows(file)
+    own, whole = _settings(profile or suited(model), override, variant)
+    options = {
+        "learning_rate": learning_rate, "epochs": epochs, "batch_size": batch_size,
+        "max_tokens": max_tokens, "ranks": ranks, "report_to": report_to,
+        "lora": {"rank": lora, "alpha": 2 * lora} if lora else None,
+        "force": force or None,
+    }  # fmt: skip
+    own = _changed(own, config, options)
+    rows, _ = _read(file, columns, skip_broken)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = absolute_name(model)
-    thoughts = [encoding.THOUGHT] if any(row.get(encoding.THOUGHT) for row in rows) else []
-    names = [*encoding.COLUMNS, *thoughts]
-    columns = [{name: row.get(name) for name in names} for row in rows]
+    texts = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
     prompt = whole.system_prompt if system is None else system
-    task = room.Task(Dataset.from_list(columns), base, own, seed, prompt, folder)
+    task = room.Task(Dataset.from_list(texts), base, own, seed, prompt, folder)
     with _chatter(as_json):
         if prepare:
             room.rank_share(own, own.ranks)
@@ -161,28 +241,34 @@ def sft(
 @app.command()
 def launch(
     folder: Annotated[
-        Path, typer.Argument(help="Made by `limo-nb sft --prepare`, on a shared disk.")
+        Path,
+        typer.Argument(
+            callback=there, help="Made by `limo-nb sft --prepare`, on a shared disk."
+        ),
     ] = Path("runs/sft/rows"),
-    profile: Profile = "paper",
-    nodes: Annotated[int | None, typer.Option(help="Machines; else eight ranks each.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; else eight ranks each.")
+    ] = None,
     hosts: Annotated[str | None, typer.Option(help="Their names: a,b,c,d.")] = None,
-    port: int = 29500,
-    version: Version = None,
-    override: Overrides = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 29500,
+    gpu: Annotated[bool, typer.Option(help="Ask SLURM for a GPU a rank.")] = True,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the texts and write nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """A run on several machines: hostfile, and scripts for deepspeed, torchrun and SLURM."""
+    """A prepared run on several machines: hostfile; scripts for deepspeed, torchrun, SLURM."""
     from limo_nb.core.files import write_atomic
     from limo_nb.sft import cluster, rank_share
+    from limo_nb.sft.job import TrainingJob
 
-    own, _ = _settings(profile, override, version)
+    if not (folder / "job.json").is_file():
+        raise ValueError(f"{folder} has no job.json: `limo-nb sft FILE --prepare` writes it")
+    own = TrainingJob.load(folder).settings
     share = rank_share(own, own.ranks)
     names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
     machines = cluster.Cluster.of(own.ranks, nodes, names, port)
-    texts = cluster.launch_scripts(folder.absolute(), machines)
+    texts = cluster.launch_scripts(folder.absolute(), machines, gpu)
     if not as_json:
         tell(
             f"{len(machines.hosts)} machines with {machines.ranks_a_host} ranks each; "
@@ -200,7 +286,7 @@ def launch(
 def plan(
     model: Annotated[str, typer.Option(help="A model's name, folder or GGUF file.")],
     gpus: Annotated[int, typer.Option(min=1, help="Over all nodes.")] = 8,
-    gpu_memory: Annotated[float, typer.Option(help="GB of one GPU.")] = 80.0,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="GB of one GPU.")] = 80.0,
     zero: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage.")] = 3,
     tokens: Annotated[int | None, typer.Option(min=8, help="Limit of a row.")] = None,
     offload: Annotated[Offload, typer.Option(help="To host memory.")] = "none",
@@ -208,19 +294,21 @@ def plan(
     liger: Annotated[bool, typer.Option(help="Fused loss, no whole logits.")] = False,
     checkpointing: Annotated[bool, typer.Option(help="Layers are computed again.")] = True,
     gpus_per_node: Annotated[int, typer.Option(min=1)] = 8,
-    rows: Annotated[int | None, typer.Option(help="Rows; else the profile's.")] = None,
-    mean_tokens: Annotated[int, typer.Option(help="Of a row; 0: the limit.")] = 0,
-    tflops: Annotated[float, typer.Option(help="A GPU's peak in bf16; A100: 312.")] = 312.0,
-    mfu: Annotated[float, typer.Option(help="The share of it that is reached.")] = 0.35,
+    rows: Annotated[int | None, typer.Option(min=1, help="Else the profile's.")] = None,
+    mean_tokens: Annotated[int, typer.Option(min=0, help="Of a row; 0: the limit.")] = 0,
+    tflops: Annotated[
+        float, typer.Option(min=1, help="A GPU's peak in bf16; A100: 312.")
+    ] = 312.0,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="The share reached.")] = 0.35,
     profile: Profile = "paper",
-    version: Version = None,
+    variant: Variant = None,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Memory by part, host memory, time and GPU-hours of a run, before it is started."""
     from limo_nb.sft import planner
 
-    own, whole = _settings(profile, override, version)
+    own, whole = _settings(profile, override, variant)
     setup = planner.setup_of(
         own, model, gpus, gpu_memory, rows or whole.chains.rows,
         tokens=tokens or own.max_tokens, zero=zero, offload=offload,

@@ -1,60 +1,91 @@
-"""Files of rows, JSON, JSONL, Parquet or Arrow, read so that a broken row can be named.
+"""Files of rows – JSON, JSONL, CSV, Parquet, Arrow – read so that a broken row can be named.
 
 And the tables of a stage: Parquet files in its folder.
 """
 
 from __future__ import annotations
 
+import csv
+import gzip
 import hashlib
+import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 from datasets import Dataset
 from pyarrow import parquet
 
-from limo_nb.core.files import write_atomic
-
 if TYPE_CHECKING:
     from limo_nb.core.runs import Artifact
 
-SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
-WRITTEN = (".jsonl", ".parquet")  # what `write_records` makes
+KINDS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # that are read
+PACKED = (".json", ".jsonl", ".csv")  # that may have `.gz` behind it
+LINES = (".jsonl", ".ndjson")
+WRITTEN = (".jsonl", ".jsonl.gz", ".csv", ".parquet")  # what `write_records` makes
+STREAM = Path("-")  # standard input or output, which are JSONL
 BATCH = 10_000  # rows that are Python objects at a time
 DIGESTED = 8192  # rows that a digest takes at a time; another number is another digest
+
+
+def kind_of(file: Path) -> str:
+    """The kind of a file by its name, `.gz` left out: one of KINDS, "" for any other."""
+    if file == STREAM:
+        return ".jsonl"
+    name = file.name.lower()
+    packed, name = name.endswith(".gz"), name.removesuffix(".gz")
+    kind = Path(name).suffix
+    kind = ".jsonl" if kind in LINES else kind
+    return kind if kind in (PACKED if packed else KINDS) else ""
 
 
 def read_records(file: Path, broken: list[str] | None = None) -> Iterator[tuple[str, Any]]:
     """Pairs (place for messages, row) of `file`, in order.
 
-    A line of a JSONL file that is not JSON in UTF-8 is an error; with a list `broken`, the
-    message is put there and the other lines are read. Raises ValueError that names the
-    place.
+    A line of a JSONL file that is not JSON in UTF-8, or one of a CSV file with more cells
+    than columns, is an error; with a list `broken`, the message is put there and the other
+    lines are read. A `.json` file may hold lines, too. Raises ValueError that names the place.
     """
-    if not file.exists():
+    if file != STREAM and not file.exists():
         raise FileNotFoundError(f"{file} does not exist")
-    if file.suffix in (".parquet", ".arrow"):
+    kind = kind_of(file)
+    if kind in (".parquet", ".arrow"):
         rows = (row for batch in _batches(file) for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield f"{file}, row {number}", row
-    elif file.suffix == ".jsonl":
+        yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
+    elif kind == ".jsonl":
         yield from _lines(file, broken)
-    elif file.suffix == ".json":
-        rows = _parsed(file.read_bytes(), str(file))
-        if not isinstance(rows, list):
-            raise ValueError(f"{file}: expected a list of rows")
-        for number, row in enumerate(rows, 1):
-            yield f"{file}, row {number}", row
+    elif kind == ".csv":
+        yield from _cells(file, broken)
+    elif kind == ".json":
+        yield from _document(file, broken)
     else:
-        raise ValueError(f"{file}: expected a file that ends in {', '.join(SUFFIXES)}")
+        raise ValueError(
+            f"{file}: expected a file that ends in {', '.join(KINDS)}, perhaps with .gz"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of `file`, unpacked; a packed file that ends early is a ValueError."""
+    if file == STREAM:
+        yield sys.stdin.buffer
+        return
+    with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as opened:
+        try:
+            yield opened
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{file}: not a whole gzip file ({error})") from None
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a Parquet or Arrow file, some thousands at a time."""
     try:
-        if file.suffix == ".parquet":
+        if kind_of(file) == ".parquet":
             yield from parquet.ParquetFile(file).iter_batches(BATCH)
             return
         with pa.memory_map(str(file)) as source:
@@ -64,14 +95,15 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
                 whole = pa.ipc.open_file(source)
                 yield from (whole.get_batch(n) for n in range(whole.num_record_batches))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{file}: not a valid {file.suffix[1:]} file ({error})") from None
+        raise ValueError(f"{file}: not a valid {kind_of(file)[1:]} file ({error})") from None
 
 
 def _lines(file: Path, broken: list[str] | None) -> Iterator[tuple[str, Any]]:
     # Bytes: a line that is not UTF-8 must not end the others, and JSON strings may hold
     # U+2028, which str.splitlines takes for an end.
-    with file.open("rb") as lines:
+    with _opened(file) as lines:
         for number, line in enumerate(lines, 1):
+            line = _unmarked(line) if number == 1 else line
             if not line.strip():
                 continue
             place = f"{file}, line {number}"
@@ -81,6 +113,48 @@ def _lines(file: Path, broken: list[str] | None) -> Iterator[tuple[str, Any]]:
                 if broken is None:
                     raise
                 broken.append(str(error))
+
+
+def _document(file: Path, broken: list[str] | None) -> Iterator[tuple[str, Any]]:
+    """A list of rows; also lines of rows, as some tools write them into `.json` files."""
+    with _opened(file) as opened:
+        text = _unmarked(opened.read())
+    try:
+        rows = _parsed(text, str(file))
+    except ValueError:
+        first, _, rest = text.strip().partition(b"\n")
+        if not (rest and first.startswith(b"{") and first.rstrip().endswith(b"}")):
+            raise
+        yield from _lines(file, broken)
+        return
+    if not isinstance(rows, list):
+        raise ValueError(f"{file}: expected a list of rows")
+    yield from ((f"{file}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _cells(file: Path, broken: list[str] | None) -> Iterator[tuple[str, Any]]:
+    """The rows of a CSV file with a head; every value is a text."""
+    csv.field_size_limit(2**31 - 1)  # a chain may be longer than the default allows
+    with _opened(file) as opened:
+        text = io.TextIOWrapper(opened, encoding="utf-8-sig", newline="")
+        try:
+            rows = csv.DictReader(text, restkey="", strict=True)
+            for row in rows:
+                place = f"{file}, line {rows.line_num}"
+                if "" not in row:
+                    yield place, row
+                    continue
+                fault = f"{place}: more cells than the {len(rows.fieldnames or ())} columns"
+                if broken is None:
+                    raise ValueError(fault)
+                broken.append(fault)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: not valid CSV ({error})") from None
+
+
+def _unmarked(text: bytes) -> bytes:
+    """`text` without the mark of byte order that Windows' programs put before it."""
+    return text.removeprefix(b"\xef\xbb\xbf")
 
 
 def _parsed(text: bytes, place: str) -> Any:
@@ -103,7 +177,8 @@ def required(row: Any, fields: Iterable[str], place: str) -> Mapping[str, Any]:
 
 def parts(file: Path) -> tuple[str, ...]:
     """The suffixes of files that `write_part` can copy rows of `file` to."""
-    return WRITTEN if file.suffix == ".parquet" else (".jsonl",)
+    packed = (".jsonl", ".jsonl.gz")
+    return (*packed, ".parquet") if kind_of(file) == ".parquet" else packed
 
 
 def write_part(
@@ -115,18 +190,32 @@ def write_part(
     that files of millions fit. A Parquet file keeps its types; anything else is written as
     JSONL. Raises ValueError for another kind of `out`.
     """
-    partial = out.with_name(f".{out.name}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".jsonl":
-        with partial.open("w", encoding="utf-8") as lines:
-            for number, (_, row) in enumerate(read_records(file, broken)):
-                if keep(number):
-                    lines.write(_line(row, default=str))
-    elif out.suffix == file.suffix == ".parquet":
-        _filter(file, partial, keep)
+    if kind_of(out) == ".jsonl":
+        rows = (
+            row for number, (_, row) in enumerate(read_records(file, broken)) if keep(number)
+        )
+        write_lines(rows, out)
+    elif kind_of(out) == kind_of(file) == ".parquet":
+        with _whole(out) as partial:
+            _filter(file, partial, keep)
     else:
         raise ValueError(f"{out}: the rows of {file} can be written to .jsonl files")
-    partial.replace(out)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A file beside `out` that takes its place at the end, and is gone where that fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(out)
+    except OSError as error:  # a full disk, no permission: its own text names no file of ours
+        raise OSError(f"{out} could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _filter(file: Path, out: Path, keep: Callable[[int], bool]) -> None:
@@ -139,25 +228,57 @@ def _filter(file: Path, out: Path, keep: Callable[[int], bool]) -> None:
 
 
 def write_records(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
-    r"""Write `rows` to a JSONL or Parquet file, whole or not at all.
+    r"""Write `rows` to a JSONL, CSV or Parquet file, whole or not at all; `-` is the output.
 
     Lone surrogates, which JSON can spell and UTF-8 cannot, are written as `\ud800`: in
-    JSONL they are read again as they were, in Parquet as these six characters.
+    JSONL they are read again as they were, elsewhere as these six characters. What is no
+    text is JSON in a CSV file.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".parquet":
-        partial = file.with_name(f".{file.name}.partial")
-        stored = [_storable(row) for row in rows]
-        # `from_list` has the columns of the first row only.
-        names = dict.fromkeys(name for row in stored for name in row)
-        Dataset.from_list([dict.fromkeys(names) | row for row in stored]).to_parquet(
-            str(partial)
-        )
-        partial.replace(file)
-    elif file.suffix == ".jsonl":
-        write_atomic(file, "".join(_line(row) for row in rows))
+    kind = kind_of(file)
+    if kind == ".jsonl":
+        write_lines(rows, file)
+    elif kind == ".parquet":
+        with _whole(file) as partial:
+            Dataset.from_list(_even([_storable(row) for row in rows])).to_parquet(str(partial))
+    elif kind == ".csv":
+        _write_cells(_even([_storable(row) for row in rows]), file)
     else:
-        raise ValueError(f"{file}: rows are written to .jsonl or .parquet files")
+        raise ValueError(f"{file}: rows are written to {', '.join(WRITTEN)} files")
+
+
+def write_lines(rows: Iterable[Any], file: Path) -> None:
+    """Write `rows` as JSONL, one by one, packed where the name ends in `.gz`."""
+    if file == STREAM:
+        for row in rows:
+            sys.stdout.write(_line(row, default=str))
+        sys.stdout.flush()
+        return
+    with _whole(file) as partial:
+        opened = gzip.open if file.name.lower().endswith(".gz") else open
+        with opened(partial, "wt", encoding="utf-8", newline="") as lines:
+            for row in rows:
+                lines.write(_line(row, default=str))
+
+
+def _write_cells(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    with _whole(file) as partial:
+        opened = gzip.open if file.name.lower().endswith(".gz") else open
+        with opened(partial, "wt", encoding="utf-8", newline="") as cells:
+            writer = csv.DictWriter(cells, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows({name: _cell(own) for name, own in row.items()} for row in rows)
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _even(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`rows` with all columns that any has, since a table has those of its first row only."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [dict.fromkeys(names) | dict(row) for row in rows]
 
 
 def _line(row: Any, default: Callable[[Any], Any] | None = None) -> str:

@@ -213,6 +213,7 @@ class SftSettings(Frozen):
     optimizer: Literal["adamw_torch", "adafactor"] = "adamw_torch"
     lora: LoraSettings | None = None  # none: all weights are trained
     force: bool = False  # start although memory is estimated not to be enough
+    report_to: str = "none"  # where transformers sends losses: tensorboard, wandb, …
     keep_epochs: bool = False  # the model after every epoch, and not the last alone
     # Share of the selected questions that no arm trains on: they decide which epoch is used.
     held_out: float = Field(0.0, ge=0.0, lt=1.0)

@@ -51,6 +51,24 @@ TOGETHER = {"paper": [], "aime25": ["aime25_1", "aime25_2"], "math500": ["math"]
 SHOWN = 5  # broken rows that an error names
 
 
+@dataclass(frozen=True)
+class OwnBenchmark:
+    """Questions of a person's file (`own_questions`)."""
+
+    file: str
+    items: Dataset  # BENCHMARK_COLUMNS
+    tolerance: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the registry would say of it."""
+        title = f"questions of {Path(self.file).name}"
+        return {"title": title, "in_domain": None, "judge": False, "tolerance": self.tolerance}
+
+
+OWN: dict[str, OwnBenchmark] = {}  # those of this process
+
+
 # ---------------------------------------------------------------- the registry
 @cache
 def _facts() -> dict[str, Any]:
@@ -71,6 +89,8 @@ def benchmark_facts(name: str) -> dict[str, Any]:
     """
     if name in benchmark_registry():
         return benchmark_registry()[name]
+    if name in OWN:
+        return OWN[name].facts
     family = name.removeprefix(GYM)
     if family != name and family in families():
         domains = {side: family in gym_facts()[side] for side in ("in_domain", "out_of_domain")}
@@ -409,8 +429,9 @@ def load_benchmark(name: str, count: int | None = None) -> Dataset:
         return Dataset.from_list(rows, features=BENCHMARK_COLUMNS)
     if is_drawn(name):
         return _drawn(name, count or gym_facts()["items"])
-    found = locate(known([name])[0])
-    items = read_benchmark(found.path, name)
+    items = OWN[name].items if name in OWN else read_benchmark(
+        locate(known([name])[0]).path, name
+    )  # fmt: skip
     if count is None or count >= len(items):
         return items
     return items.select(sorted(random.Random(name).sample(range(len(items)), count)))

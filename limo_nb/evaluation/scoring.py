@@ -213,6 +213,8 @@ def described(name: str, items: Dataset) -> dict[str, Any]:
     if "file" in facts:
         found = benchmarks.locate(name)
         known |= {"source": found.source, "revision": found.revision, "sha256": found.sha256}
+    if name in benchmarks.OWN:
+        known |= {"source": benchmarks.OWN[name].file, "sha256": table_digest(items)}
     if benchmarks.is_drawn(name):
         library = f"reasoning-gym {version('reasoning-gym')}"
         known |= {"source": library, "seed": gym_facts()["seed"]}

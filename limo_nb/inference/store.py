@@ -72,6 +72,17 @@ class Store:
     def __enter__(self) -> Store:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._alive.acquire()
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._alive.release()
+            self._lock_file(self.owner).unlink(missing_ok=True)
+            raise ValueError(
+                f"{self.path} cannot be used as a store ({error}): name another file"
+            ) from None
+        return self
+
+    def _open(self) -> None:
         self.database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
         with alone(self.path.parent):  # two at once would find the file locked
             self.database.execute("PRAGMA journal_mode=WAL")
@@ -79,7 +90,6 @@ class Store:
             # cannot break the file, and a killed process loses nothing.
             self.database.execute("PRAGMA synchronous=NORMAL")
             self.database.executescript(SCHEMA)
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.database.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))

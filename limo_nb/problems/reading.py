@@ -1,11 +1,13 @@
 """Rows of files and data sets, whatever they call their columns, as one table (chapter 3).
 
+`dialects` says what a record holds; here files of them become problems, questions or chains.
 A row that cannot be read is an error that names its place, never left out in silence.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,20 +19,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from datasets import Dataset, Features, concatenate_datasets
 
-from limo_nb.core.records import BATCH, SUFFIXES, read_records
+from limo_nb.core.records import BATCH, KINDS, kind_of, read_records
 from limo_nb.grading.extraction import final_answer
+from limo_nb.problems.reader import ReadRow, RowReader
 from limo_nb.problems.schema import COLUMNS, TEXTS, Problem, Question
-
-# What sources call the columns; the first name that a row has is taken.
-NAMES = {
-    "id": ("id", "unique_id", "idx"),
-    "question": ("question", "problem", "prompt"),
-    "answer": ("answer", "final_answer", "ground_truth"),
-    "solution": ("solution",),
-    "source": ("source",),
-    "subject": ("subject", "type"),
-    "level": ("level", "difficulty"),
-}
 
 Numbered = Iterable[tuple[int, tuple[str, Any]]]  # number in the source, place, row
 Row = TypeVar("Row", Problem, Question)
@@ -42,7 +34,7 @@ class Layout:
 
     fields: Mapping[str, str] = field(default_factory=dict)
     boxed: str = ""
-    mark: str = "\n#### "  # GSM8K's, which other sets have taken over
+    mark: str = ""  # GSM8K's is always known
     below: Mapping[str, int] = field(default_factory=dict)
     answered: bool = True  # every row has an answer
 
@@ -57,19 +49,16 @@ class Layout:
         return cls(**{name: facts[name] for name in cls.__annotations__ if name in facts})
 
     @cached_property
-    def _read(self) -> set[str]:
-        """The fields that are looked at."""
-        columns = [
-            [self.fields[column]] if column in self.fields else usual
-            for column, usual in NAMES.items()
-        ]
-        return {name for names in columns for name in names} | {self.boxed, *self.below}
+    def reader(self) -> RowReader:
+        """What reads the rows."""
+        return RowReader(self.fields)
 
     def part(self, record: Any) -> Any:
         """The row without the fields that are not read, which may be most of it."""
         if not isinstance(record, Mapping):
             return record
-        return {name: record[name] for name in record if name in self._read}
+        more = {name: record[name] for name in (self.boxed, *self.below) if name in record}
+        return self.reader.kept(record, COLUMNS) | more
 
     def wants(self, record: Any, place: str) -> bool:
         """Whether the row belongs to the pool; False where a benchmark begins."""
@@ -96,36 +85,227 @@ def read_problems(
         raise FileNotFoundError(f"{path} does not exist")
     files = [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    if not files or any(file.suffix not in SUFFIXES for file in files):
-        raise ValueError(f"{path}: expected files that end in {', '.join(SUFFIXES)}")
+        files = sorted(file for file in path.iterdir() if kind_of(file))
+    if not files or not all(map(kind_of, files)):
+        raise ValueError(f"{path}: expected files that end in {', '.join(KINDS)}")
     layout = Layout(fields or {}, answered=answered)
     tables = [
         table_of(enumerate(read_records(file, broken), 1), source or file.stem, layout, broken)
         for file in files
     ]
+    layout.reader.check_seen(str(path))
     return concatenate_datasets(tables)
 
 
 def read_texts(
-    path: Path, question: str | None = None, label: bool = False,
-    broken: list[str] | None = None,
+    path: Path, columns: Mapping[str, str] | None = None, label: bool = False,
+    broken: list[str] | None = None, named: bool = False,
 ) -> Dataset:  # fmt: skip
     """id, question, answer and row (its number from 0) of every row of a file.
 
-    The question is in field `question`, or under one of its usual names; the answer is ""
+    `columns` says what the file calls them, where not by a usual name; the answer is ""
     where there is none. The id is the row's own, or "row N" counted from 1, prefixed by
     the file's name with `label`. A row that cannot be read, or has the id of another, is a
-    ValueError that names it; with a list `broken`, the message is put there.
+    ValueError that names it; with a list `broken`, the message is put there. With `named`, a
+    repeated id is no fault: its row's number is put behind it.
     """
-    layout = Layout({"question": question} if question else {})
-    prefix = f"{path.stem}-" if label else ""
+    reader, prefix = RowReader(columns), f"{path.stem}-" if label else ""
 
     def read(record: Any, place: str, number: int) -> Question:
-        return _text(record, place, prefix, number, layout)
+        return _text(reader.read(record, place), record, place, prefix, number)
 
-    rows = _sound(enumerate(read_records(path, broken), 1), read, broken)
-    return _gathered(rows, TEXTS, str(path), broken)
+    rows = _sound(enumerate(read_records(path, broken), 1), read, broken, named)
+    table = _gathered(rows, TEXTS, str(path), broken)
+    reader.check_seen(str(path))
+    return table
+
+
+@dataclass
+class Told:
+    """How the rows of a file were read."""
+
+    ways: Counter[str] = field(default_factory=Counter)  # what was found where → rows
+
+    def told(self) -> list[str]:
+        """A line for each way in which rows were read."""
+        return [
+            way if len(self.ways) == 1 else f"{count:,} rows: {way}"
+            for way, count in self.ways.most_common()
+        ]
+
+
+@dataclass
+class Asked(Told):
+    """Questions of a file for a model, and the columns that their rows have besides."""
+
+    asked: list[dict[str, Any]] = field(default_factory=list)  # id, question
+    carried: dict[str, dict[str, Any]] = field(default_factory=dict)  # id → columns
+
+    def joined(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer's row: the columns of its question, and the `response` of the model."""
+        made = {("response" if name == "text" else name): own for name, own in answer.items()}
+        return self.carried[made["id"]] | made
+
+
+def read_asked(
+    path: Path, columns: Mapping[str, str] | None = None, broken: list[str] | None = None
+) -> Asked:
+    """The questions of a file, each with the columns of its row.
+
+    Columns that hold chains are left out, since the model's answer takes their place.
+    Faults are those of `read_texts`.
+    """
+    found, reader = Asked(), RowReader(columns)
+
+    def read(record: Any, place: str, number: int) -> Question:
+        own = reader.read(record, place)
+        row = _text(own, record, place, "", number)
+        found.ways[own.told()] += 1
+        reference = {} if own.answer is None else {"answer": own.answer}
+        rest = record if isinstance(record, Mapping) else {}
+        found.carried[row["id"]] = {
+            k: v for k, v in rest.items() if k not in own.used
+        } | reference
+        return row
+
+    for row in _sound(enumerate(read_records(path, broken), 1), read, broken):
+        found.asked.append({"id": row["id"], "question": row["question"]})
+    if not found.asked:
+        raise ValueError(f"{path}: no questions in it" + (f": {broken[0]}" if broken else ""))
+    reader.check_seen(str(path))
+    return found
+
+
+def read_choices(
+    path: Path, columns: Mapping[str, str] | None = None, broken: list[str] | None = None
+) -> Dataset:
+    """The different questions of a file as problems, with `row`, its number from 0.
+
+    Of rows with one question the one with the highest `score` stands for all, else the
+    first. A row all of whose chains are marked wrong stands for none. Faults are those of
+    `read_problems`.
+    """
+    layout = Layout(columns or {}, answered=False)
+    best: dict[str, tuple[float, int, Problem]] = {}
+
+    def read(record: Any, place: str, number: int) -> Problem | None:
+        own = layout.reader.read(record, place)
+        row = _problem(own, record, place, path.stem, number, layout)
+        _storable(row, place)  # before it stands for its question
+        if own.chains and all(chain.correct is False for chain in own.chains):
+            return None
+        score = record.get("score") if isinstance(record, Mapping) else None
+        rank = float(score) if isinstance(score, int | float) else 0.0
+        key = " ".join(row["question"].split())
+        if key not in best or rank > best[key][0]:
+            best[key] = (rank, number - 1, row)
+        return row
+
+    for _ in _sound(enumerate(read_records(path, broken), 1), read, broken, named=True):
+        pass
+    rows = [{**problem, "row": number} for _, number, problem in best.values()]
+    features = Features({**COLUMNS, "row": TEXTS["row"]})
+    table = _gathered(iter(rows), features, str(path), broken)
+    layout.reader.check_seen(str(path))
+    return table
+
+
+# ---------------------------------------------------------------- chains
+@dataclass
+class ChainRows(Told):
+    """The chains of a file, one a row, and what was read to find them."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)  # of each row, for messages
+    broken: list[str] = field(default_factory=list)
+    wrong: int = 0  # left out, since their row says that they are wrong
+
+    def told(self) -> list[str]:
+        """A line for each way in which rows were read, and one for chains left out."""
+        gone = f"left out: {self.wrong:,} chains that are marked wrong"
+        return super().told() + [gone] * bool(self.wrong)
+
+
+def read_chains(
+    records: Iterable[tuple[str, Any]], columns: Mapping[str, str] | None = None,
+    wrong: bool = False, faults: list[str] | None = None, by_reward: bool = False,
+) -> ChainRows:  # fmt: skip
+    """The chains of `records` (place, row): question, solution, answer and what else they have.
+
+    A row with several chains becomes several, numbered in `chain`; `correct` is what the row
+    says of each, and one that is marked wrong is left out but for `wrong`. Where a row has no
+    reference, the answer is read from its chain. With `by_reward`, every row needs a
+    reference and gives one row, with a chain or without. Faults are gathered, after those of
+    `faults`.
+    """
+    found, reader = ChainRows(broken=faults if faults is not None else []), RowReader(columns)
+    for place, record in records:
+        try:
+            read = reader.read(record, place)
+            rows = (
+                [_asked_row(read, record, place)] if by_reward
+                else list(_chain_rows(read, record, place))
+            )  # fmt: skip
+        except ValueError as error:
+            found.broken.append(str(error))
+            continue
+        kept = [row for row in rows if wrong or row.get("correct") is not False]
+        found.wrong += len(rows) - len(kept)
+        found.ways[read.told()] += 1
+        found.rows += kept
+        found.places += [place] * len(kept)
+    return found
+
+
+def _chain_rows(read: ReadRow, record: Any, place: str) -> Iterator[dict[str, Any]]:
+    """The chains of one row, with its further columns."""
+    question = _worded(read.question, "question", record, place)
+    texts = [chain.text for chain in read.chains] or [read.solution]
+    correct = [chain.correct for chain in read.chains] or [None]
+    rest: Mapping[str, Any] = record if isinstance(record, Mapping) else {}
+    rest = {name: own for name, own in rest.items() if name not in (*read.used, "system")}
+    for number, (text, mark) in enumerate(zip(texts, correct, strict=True)):
+        row = {**rest, "question": question, "solution": _worded(text, "chain", record, place)}
+        known = read.answer not in (None, "")
+        row["answer"] = read.answer if known else final_answer(row["solution"]) or ""
+        if read.system:
+            row["system"] = read.system
+        if len(texts) > 1:
+            row["chain"] = number
+        if mark is not None:
+            row["correct"] = mark
+        _storable({name: row[name] for name in ("question", "solution")}, place)
+        yield row
+
+
+def _asked_row(read: ReadRow, record: Any, place: str) -> dict[str, Any]:
+    """A row to be answered: its question and its reference, with its further columns."""
+    if read.answer in (None, ""):
+        raise ValueError(f"{place}: no answer{_columns_told(record, 'answer')}")
+    rest: Mapping[str, Any] = record if isinstance(record, Mapping) else {}
+    row = {name: own for name, own in rest.items() if name not in read.used}
+    row |= {"question": _worded(read.question, "question", record, place)}
+    return row | {"answer": read.answer, "solution": read.solution}
+
+
+def _worded(text: str | None, what: str, record: Any, place: str) -> str:
+    """`text`, which must have a word; ValueError says what is missing and what there is."""
+    if text is None or not text.strip():
+        raise ValueError(f"{place}: no {what}{_columns_told(record, what)}")
+    if not any(map(str.isalnum, text)):
+        raise ValueError(f"{place}: the {what} has no words")
+    return text
+
+
+def _columns_told(record: Any, what: str) -> str:
+    """Of a message: which columns there are, and how one of them is named."""
+    found = ", ".join(map(ascii_only, record)) if isinstance(record, Mapping) else ""
+    return f" (found: {found or 'nothing'}); a column is named by {what}=NAME"
+
+
+def ascii_only(name: Any) -> str:
+    """A column's name that can be printed: half a character is spelled out."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 # ---------------------------------------------------------------- rows
@@ -136,7 +316,11 @@ def table_of(
 
     def read(record: Any, place: str, number: int) -> Problem | None:
         wanted = layout.wants(record, place)
-        return _problem(record, place, source, number, layout) if wanted else None
+        if not wanted:
+            return None
+        return _problem(
+            layout.reader.read(record, place), record, place, source, number, layout
+        )
 
     return _gathered(_sound(rows, read, broken), COLUMNS, source, broken)
 
@@ -145,10 +329,12 @@ def _sound(
     rows: Numbered,
     read: Callable[[Any, str, int], Row | None],
     broken: list[str] | None,
+    named: bool = False,
 ) -> Iterator[Row]:
     """What `read` makes of the rows, None left out; each id once, all texts storable.
 
-    A fault is an error; with a list `broken`, it is put there and the row left out.
+    A fault is an error; with a list `broken`, it is put there and the row left out. An id
+    that is taken is a fault; with `named`, the row's number is put behind it.
     """
     places: dict[str, str] = {}
     for number, (place, record) in rows:
@@ -157,6 +343,8 @@ def _sound(
             if row is None:
                 continue
             _storable(row, place)
+            if named and row["id"] in places:
+                row["id"] = f"{row['id']} (row {number})"
             if row["id"] in places:
                 raise ValueError(
                     f"{place}: the id {row['id']!r} is taken by {places[row['id']]}"
@@ -200,60 +388,46 @@ def _gathered(
     return Dataset(pa.concat_tables(tables), fingerprint=digest.hexdigest())
 
 
-def _mapping(record: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{place}: expected a mapping, found {type(record).__name__}")
-    return record
+def _text(read: ReadRow, record: Any, place: str, prefix: str, number: int) -> Question:
+    if read.question is None:
+        raise ValueError(f"{place}: no question{_columns_told(record, 'question')}")
+    name = f"row {number}" if read.id in (None, "") else str(read.id)
+    answer = plain_answer(read.answer).strip()
+    return {"id": prefix + name, "question": read.question, "answer": answer, "row": number - 1}
 
 
-def _text(record: Any, place: str, prefix: str, number: int, layout: Layout) -> Question:
-    identifier = _field(_mapping(record, place), "id", layout)
-    name = f"row {number}" if identifier in (None, "") else str(identifier)
-    text = _field(record, "question", layout, place)
-    if not isinstance(text, str):
-        raise ValueError(f"{place}: the question is not text")
-    answer = plain_answer(_field(record, "answer", layout)).rpartition(layout.mark)[2].strip()
-    return {"id": prefix + name, "question": text, "answer": answer, "row": number - 1}
-
-
-def _problem(record: Any, place: str, source: str, number: int, layout: Layout) -> Problem:
-    question = _field(_mapping(record, place), "question", layout, place)
-    if not isinstance(question, str) or not question.strip():
-        raise ValueError(f"{place}: the question is empty or not text")
-    answer, solution = _answer(record, layout, place)
-    identifier = _field(record, "id", layout)
+def _problem(
+    read: ReadRow, record: Any, place: str, source: str, number: int, layout: Layout
+) -> Problem:
+    if read.question is None or not read.question.strip():
+        empty = isinstance(record, Mapping) and "question" in read.took
+        raise ValueError(
+            f"{place}: the question is empty" if empty
+            else f"{place}: no question{_columns_told(record, 'question')}"
+        )  # fmt: skip
+    answer, solution = _answer(read, record, layout, place)
     return {
-        "id": f"{source}-{number if identifier in (None, '') else identifier}",
-        "question": question,
+        "id": f"{source}-{number if read.id in (None, '') else read.id}",
+        "question": read.question,
         "answer": answer.strip(),
-        "solution": str(solution),
-        "source": str(_field(record, "source", layout) or source),
-        "subject": str(_field(record, "subject", layout) or ""),
-        "level": level_of(_field(record, "level", layout), place),
+        "solution": solution,
+        "source": str(read.source or source),
+        "subject": plain_answer(read.subject),
+        "level": level_of(read.level, place),
     }
 
 
-def _answer(record: Mapping, layout: Layout, place: str) -> tuple[str, str]:
+def _answer(read: ReadRow, record: Any, layout: Layout, place: str) -> tuple[str, str]:
     """(answer, solution) of a row, where the two may share a field."""
-    solution = _field(record, "solution", layout) or ""
+    solution = read.solution or (read.chains[0].text if read.chains else "")
     if layout.boxed:
         return final_answer(str(record.get(layout.boxed) or ""), True) or "", solution
-    answer = plain_answer(_field(record, "answer", layout, place if layout.answered else ""))
-    if layout.mark in answer:
+    answer = plain_answer(read.answer)
+    if layout.mark and layout.mark in answer:
         solution, _, answer = answer.rpartition(layout.mark)
+    if layout.answered and read.answer is None and not layout.reader.has(record, "answer"):
+        raise ValueError(f"{place}: no answer{_columns_told(record, 'answer')}")
     return answer, solution
-
-
-def _field(record: Mapping, column: str, layout: Layout, place: str = "") -> Any:
-    """The value of `column` under its name or names; required where `place` is given."""
-    names = (layout.fields[column],) if column in layout.fields else NAMES[column]
-    for name in names:
-        if name in record:
-            return record[name]
-    if place:
-        found = ", ".join(map(str, record))
-        raise ValueError(f"{place}: no {' or '.join(names)} (found: {found})")
-    return None
 
 
 def level_of(value: Any, place: str) -> int:

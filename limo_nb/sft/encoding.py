@@ -27,12 +27,12 @@ from limo_nb.inference import chat_prompt
 from limo_nb.inference.budget_forcing import before_last_box
 from limo_nb.inference.chat import Piece, filled, piece_ids, prompt_ids, turns_of
 from limo_nb.inference.templates import DEFAULT_CHAT, Reply, ask_turns, reply, system_place
+from limo_nb.problems.reading import ChainRows, read_chains
+from limo_nb.problems.replies import IN_TEXT
 
 IGNORED = -100  # label of a token without loss
 COLUMNS = ("question", "solution")
 THOUGHT = "reasoning"  # the column of a row's thought, where it has one
-# How a thought is written where the template has no place for it: as most sets of chains do.
-IN_TEXT = "<think>\n{thought}\n</think>\n\n{answer}"
 ON = {"thinking": "on"}
 # What became of the solutions, in the words of `EncodedRows.manner`.
 AS_TEXT, AS_THOUGHT = "chain{s} written as text", "chain{s} written as thought and conclusion"
@@ -80,23 +80,23 @@ class EncodedRows:
         return [long.row for long in self.over if long.row not in gone]
 
 
-def read_training_rows(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """(rows, their places for messages) of a file of rows with question and solution.
+def read_training_rows(
+    file: Path, columns: Mapping[str, str] | None = None, broken: list[str] | None = None
+) -> ChainRows:
+    """The chains of a file to train on; those that their rows mark as wrong are left out.
 
-    Raises ValueError that names every broken row by its line or number, up to ten.
+    Raises ValueError that names every broken row by its line or number, up to ten; with a
+    list `broken`, they are put there and left out.
     """
-    broken: list[str] = []
-    found, places = [], []
-    for place, row in row_files.read_records(file, broken):
-        fault = row_fault(row)
-        if fault:
-            broken.append(f"{place}: {fault}")
-        else:
-            found.append(dict(row))
-            places.append(place)
-    if broken or not found:
-        raise ValueError(_complaint(broken))
-    return found, places
+    faults: list[str] = []
+    found = read_chains(row_files.read_records(file, faults), columns, faults=faults)
+    if broken is not None and found.rows:
+        broken += faults
+    elif faults or not found.rows:
+        raise ValueError(_complaint(faults))
+    for row in found.rows:
+        row.pop(THOUGHT, None)  # a switch such as "on": a thought is in its chain now
+    return found
 
 
 def encode(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
 # Fields of the settings that do not change what a run computes.
-ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out", "force"}
+ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out", "force", "report_to"}
 
 
 @dataclass(frozen=True)

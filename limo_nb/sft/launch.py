@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from limo_nb.core import memory
+from limo_nb.core.files import if_free
 from limo_nb.core.machine import ONE_THREAD, cores
 from limo_nb.core.progress import LiveLine
 from limo_nb.core.settings import SftSettings
@@ -91,7 +92,8 @@ def fine_tune_many(
         else:
             waiting.append((task.folder.resolve(), job))
     if waiting:
-        _launch(waiting)
+        with held([folder for folder, _ in waiting]):
+            _launch(waiting)
     return [task.folder / "model" for task in tasks]
 
 
@@ -112,9 +114,22 @@ def fine_tune_here(
     if (said := check_jobs([job], alone=True)) and not is_small(model):
         print(said, flush=True)
     line = LiveLine()
-    run_job(folder, show=lambda: line.write(_state(folder)))
+    with held([folder]):
+        run_job(folder, show=lambda: line.write(_state(folder)))
     line.finish(f"{folder.name}: {_summary(folder)}")
     return folder / "model"
+
+
+@contextmanager
+def held(folders: Sequence[Path]) -> Iterator[None]:
+    """Hold the locks of `folders`; raises RuntimeError where another process trains there."""
+    with ExitStack() as stack:
+        for folder in folders:
+            if not stack.enter_context(if_free(folder / ".training.lock")):
+                raise RuntimeError(
+                    f"another process trains in {folder}: wait for it, or name another folder"
+                )
+        yield
 
 
 def launch_command(folders: Sequence[Path], ranks: int) -> tuple[dict[str, str], list[str]]:

@@ -151,7 +151,7 @@ def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> Traini
         save_total_limit=2,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to=settings.report_to,
     )
 
 
