@@ -1,9 +1,12 @@
 """Formats of training rows: round trips, what other tools read, and broken rows by name."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from datasets import Dataset
+from hub import Hub
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import limo_nb as command
@@ -241,7 +244,6 @@ def test_nothing_left_is_an_error(tmp_path):
         (lambda: formats.convert(ROWS, "csv", ""), "no format 'csv'; there are limo"),
         (lambda: formats.convert([{"question": "q"}], "limo", ""), "row 1: no solution"),
         (lambda: formats.convert([{**ROWS[0], "input": "x"}], "alpaca", ""), "'input' has a"),
-        (lambda: formats.load_released("GAIR/Other"), "is not a released data set"),
         (
             lambda: formats.write_rows([], formats.Path("rows.txt")),
             "rows are written to .jsonl",
@@ -253,22 +255,35 @@ def test_what_is_wrong_is_said(call, message):
         call()
 
 
-# ---------------------------------------------------------------- the released data sets
-@pytest.mark.parametrize("name", sorted(formats.RELEASED))
-def test_released_sets_load_by_name(name, tmp_path, monkeypatch):
-    """A folder of that name stands in: `load_dataset` takes it before it asks the Hub."""
-    folder = tmp_path / name
-    folder.mkdir(parents=True)
-    Dataset.from_list(ROWS[:2]).to_json(str(folder / "limo.jsonl"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    assert formats.read_rows(name).rows == ROWS[:2]
+# ---------------------------------------------------------------- data sets by name
+def test_a_folder_of_a_data_sets_name_goes_before_the_hub(tmp_path):
+    for number, part in enumerate((ROWS[:1], ROWS[1:])):
+        folder = tmp_path / "GAIR" / "LIMO"
+        folder.mkdir(parents=True, exist_ok=True)
+        formats.write_rows(part, folder / f"part-{number}.jsonl")
+    done = command(tmp_path, "score", "GAIR/LIMO", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["chains"] == 3, done.stderr
+    done = command(tmp_path, "convert", "GAIR/LIMO", "o.jsonl", "--to", "limo", "--rows", "2")
+    assert done.returncode == 0 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
 
 
-def test_without_network_and_cache_the_way_out_is_said(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="GAIR/LIMO-v2 is neither .* HF_ENDPOINT"):
-        formats.read_rows("GAIR/LIMO-v2")
+def test_rows_of_the_hub_are_streamed_as_far_as_they_are_wanted(tmp_path):
+    with Hub() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "limo_nb", "show", "some/set:train", "--rows", "7", "--json"],
+            cwd=tmp_path, env=server.environment(tmp_path), capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["read"].values()) == [7] and found["first"]["answer"] == "0"
+    assert (tmp_path / "limo-nb.lock.json").exists()
+
+
+def test_without_network_the_way_out_is_said(tmp_path):
+    done = command(tmp_path, "score", "GAIR/LIMO-v2")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "GAIR/LIMO-v2 is no file here, and as a data set of the Hub" in done.stderr
+    assert "HF_ENDPOINT" in done.stderr and "into a folder GAIR/LIMO-v2" in done.stderr
 
 
 # ---------------------------------------------------------------- as commands

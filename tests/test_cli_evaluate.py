@@ -65,8 +65,13 @@ def test_compare(evaluated):
     folder = document["folder"]
     rows = json.loads(limo_nb(home, "compare", "--a", folder, "--b", folder, "--json").stdout)
     assert {row["value"] for row in rows} == {0.0} and {row["p"] for row in rows} == {1.0}
-    shown = limo_nb(home, "compare", "--a", folder, "--b", folder).stdout
-    assert "varies: items" in shown and "unverifiable" in shown
+    mean = next(row["accuracy"] for row in document["table"] if row["group"] == "all")
+    assert rows[-1]["accuracies"] == [mean, mean]
+    words = ("compare", "--a", folder, "--b", folder, "--figure", home / "apart.svg")
+    shown = limo_nb(home, *words).stdout
+    assert "varies: items" in shown and "unverifiable" in shown and "both (%)" in shown
+    assert "<svg" in (home / "apart.svg").read_text()
+    assert "apart.svg is there already" in limo_nb(home, *words).stderr
 
 
 def test_compare_takes_a_folder_for_each_training_seed(evaluated, tmp_path):

@@ -31,7 +31,6 @@ from limo_nb.core.records import kind_of, read_records, required, write_records
 from limo_nb.problems.reading import ChainRows, plain_answer, read_chains
 
 Row = dict[str, Any]
-RELEASED = {"GAIR/LIMO": "LIMO v1", "GAIR/LIMO-v2": "LIMO v3"}  # Hub name -> in paper.yaml
 ROW = ("question", "solution", "answer")
 
 
@@ -112,10 +111,10 @@ FORMATS = {
 
 # ---------------------------------------------------------------- reading
 def read_rows(
-    source: str | Path, broken: list[str] | None = None,
+    source: Path, broken: list[str] | None = None,
     columns: Mapping[str, str] | None = None, wrong: bool = True, by_reward: bool = False,
 ) -> ChainRows:  # fmt: skip
-    """The chains of a file (JSON, JSONL, Parquet; any format) or of a released data set.
+    """The chains of a file of any kind and format.
 
     `columns` says what the file calls question, chain and answer, where not by a usual name;
     without `wrong`, chains that their rows mark as wrong are left out. `by_reward` wants a
@@ -124,10 +123,7 @@ def read_rows(
     the other rows are returned. Raises ValueError if none is left.
     """
     faults: list[str] = []
-    places = load_released(str(source)) if str(source) in RELEASED else read_records(
-        Path(source), faults
-    )  # fmt: skip
-    found = read_chains(places, columns, wrong, faults, by_reward)
+    found = read_chains(read_records(source, faults), columns, wrong, faults, by_reward)
     if faults and (broken is None or not found.rows):
         shown = "\n".join(f"  {fault}" for fault in faults[:5])
         raise ValueError(f"{len(faults)} broken rows in {source}:\n{shown}")
@@ -137,28 +133,6 @@ def read_rows(
     if broken is not None:
         broken += faults
     return found
-
-
-def load_released(name: str) -> Iterable[tuple[str, Row]]:
-    """Pairs (place, row) of a released data set: `GAIR/LIMO` or `GAIR/LIMO-v2`.
-
-    It comes from the Hub or from its cache. ValueError says what to do without either.
-    """
-    from datasets import load_dataset
-
-    if name not in RELEASED:
-        raise ValueError(
-            f"{name!r} is not a released data set; there are {', '.join(RELEASED)}"
-        )
-    try:
-        table = load_dataset(name, split="train")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} is neither in the cache of `datasets` nor reachable "
-            f"({type(error).__name__}). Load it once with network (unset HF_HUB_OFFLINE and "
-            "HF_DATASETS_OFFLINE), set HF_ENDPOINT to a mirror, or name a local file"
-        ) from error
-    return [(f"{name}, row {number}", dict(row)) for number, row in enumerate(table, 1)]
 
 
 # ---------------------------------------------------------------- writing

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,13 +56,28 @@ Columns = Annotated[
         "of usual names none is needed: `limo-nb show FILE`."
     ),
 ]
+Rows = Annotated[
+    int | None,
+    typer.Option("--rows", min=1, help="At most so many rows, and no more is fetched."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
 
 
+# A data set's name on the Hub, as far as it can be told without importing anything.
+ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+){0,2}(@[\w.-]+)?")
+FILES = (".json", ".jsonl", ".ndjson", ".csv", ".gz", ".parquet", ".arrow")
+
+
+def on_hub(file: Path) -> bool:
+    """Whether FILE is a name of the Hub: neither a file nor the place of one."""
+    name = str(file)
+    return bool(ON_HUB.fullmatch(name)) and not name.lower().endswith(FILES)
+
+
 def there(file: Path) -> Path:
     """FILE, if it is there; told before any room is imported, which takes seconds."""
-    if str(file) != "-" and not file.exists():
+    if str(file) != "-" and not file.exists() and not on_hub(file):
         raise FileNotFoundError(f"{file} does not exist")
     return file
 
@@ -157,18 +174,52 @@ def check_free(option: str, path: Path | None, replace: bool) -> None:
 
 
 @contextmanager
-def rows_from(file: Path) -> Iterator[Path]:
-    """A file with the rows of FILE: itself; for `-`, a copy of the standard input (JSONL)."""
-    if str(file) != "-":
-        if not file.exists():
-            raise FileNotFoundError(f"{file} does not exist")
+def rows_from(file: Path, most: int | None = None) -> Iterator[Path]:
+    """A file with the rows of FILE, or the first `most` of them.
+
+    Itself; a copy of the standard input for `-`, of the files in a folder, of a data set of
+    the Hub. What is said of a copy names FILE.
+    """
+    if file.is_file() and most is None:
         yield file
         return
+    there(file)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "stdin.jsonl"
-        with copy.open("wb") as spooled:
-            shutil.copyfileobj(sys.stdin.buffer, spooled)
+        copy = Path(folder) / "rows.jsonl"
+        copied[str(copy)] = str(file)
+        if str(file) == "-" and most is None:
+            with copy.open("wb") as spooled:
+                shutil.copyfileobj(sys.stdin.buffer, spooled)
+        else:
+            _spool(file, most, copy)
         yield copy
+
+
+copied: dict[str, str] = {}  # a copy of this process → whose copy it is
+
+
+def _spool(file: Path, most: int | None, copy: Path) -> None:
+    from limo_nb.core.records import kind_of, read_records, write_lines
+
+    if file.exists() or str(file) == "-":
+        files = (
+            sorted(own for own in file.iterdir() if kind_of(own)) if file.is_dir() else [file]
+        )
+        if not files:
+            raise ValueError(f"{file} is a folder without a file of rows")
+        rows = (row for own in files for _, row in read_records(own))
+        write_lines(islice(rows, most), copy)
+        return
+    from limo_nb.problems.hub_rows import hub_rows
+
+    write_lines(hub_rows(str(file), most), copy)
+
+
+def named(text: str) -> str:
+    """`text` with FILE's name in the place of its copy's."""
+    for path, name in copied.items():
+        text = text.replace(path, name)
+    return text
 
 
 def rows_to(
@@ -197,7 +248,7 @@ def emit(
     On standard error where the standard output has the `rows`.
     """
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, default=str))
+        print(named(json.dumps(document, ensure_ascii=False, default=str)))
         return
     where = errors if str(rows) == "-" else console
     for part in shown:
@@ -207,7 +258,7 @@ def emit(
                 column.overflow = "fold"
             where.print(part)
         else:
-            where.print(str(part), markup=False, highlight=False, soft_wrap=True)
+            where.print(named(str(part)), markup=False, highlight=False, soft_wrap=True)
 
 
 def fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -232,4 +283,4 @@ def say(text: object) -> None:
 
 def tell(text: str) -> None:
     """The same on standard error: what is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    print(named(text), file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from limo_nb.cli.base import (
     AsJson,
     Columns,
     Replace,
+    Rows,
     SkipBroken,
     app,
     check_free,
@@ -28,19 +28,11 @@ from limo_nb.cli.base import (
 )
 from limo_nb.core.settings import SYSTEM_PROMPT
 
-
-def _known(source: str) -> str:
-    """FILE, if it is there or a released data set; told before any room is imported."""
-    if not source.startswith("GAIR/"):
-        there(Path(source))
-    return source
-
-
-Source = Annotated[
-    str,
+File = Annotated[
+    Path,
     typer.Argument(
-        callback=_known,
-        help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines; or GAIR/LIMO[-v2].",
+        callback=there,
+        help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines; OWNER/NAME of the Hub.",
     ),
 ]
 FormatName = Literal[
@@ -50,7 +42,7 @@ FormatName = Literal[
 
 @app.command()
 def score(
-    file: Source,
+    file: File,
     out: Annotated[Path | None, typer.Option(help="Rows with scores, level as band.")] = None,
     bands: Annotated[int, typer.Option(min=2, help="Levels of quality.")] = 5,
     within: Annotated[
@@ -64,6 +56,7 @@ def score(
         typer.Option(help="Model whose tokens give lengths and after_answer; none: words."),
     ] = None,
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -73,9 +66,9 @@ def score(
     from limo_nb.core import records
 
     if out is not None:
-        out = rows_to(Path(file), out, records.WRITTEN, replace, as_json)
+        out = rows_to(file, out, records.WRITTEN, replace, as_json)
     broken: list[str] = []
-    read = _read(file, columns, broken if skip_broken else None)
+    read = _read(file, columns, most, broken if skip_broken else None)
     given = scoring.Scale.default() if scale == "limo" else None
     scored, ruler = choice.score_rows(read, bands, within, given, _counter(tokenizer))
     name_broken(broken)
@@ -88,18 +81,14 @@ def score(
 
 
 def _read(
-    file: str,
-    columns: list[str] | None,
-    broken: list[str] | None,
-    wrong: bool = True,
-    by_reward: bool = False,
-) -> list[dict[str, Any]]:
+    file: Path, columns: list[str] | None, most: int | None, broken: list[str] | None,
+    wrong: bool = True, by_reward: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
     """The chains of `file`; how its rows were read is told on standard error."""
     from limo_nb.chains import formats
     from limo_nb.problems.dialects import parse_columns
 
-    released = file in formats.RELEASED
-    with nullcontext(file) if released else rows_from(Path(file)) as given:
+    with rows_from(file, most) as given:
         found = formats.read_rows(given, broken, parse_columns(columns), wrong, by_reward)
     for line in found.told():
         tell(line)
@@ -156,7 +145,7 @@ def _mean(values: Iterable[float | None]) -> str:
 
 @app.command()
 def convert(
-    file: Source,
+    file: File,
     out: Annotated[Path, typer.Argument(help="The file to write: .json, .jsonl, .parquet.")],
     to: Annotated[FormatName, typer.Option(help="What is written.")],
     register: Annotated[
@@ -164,6 +153,7 @@ def convert(
     ] = None,
     system: Annotated[str, typer.Option(help="For rows without a prompt.")] = SYSTEM_PROMPT,
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -177,11 +167,11 @@ def convert(
     from limo_nb.chains import formats
     from limo_nb.core import records
 
-    check_written(Path(file), ("OUT", out, (".json", *records.WRITTEN)))
+    check_written(file, ("OUT", out, (".json", *records.WRITTEN)))
     check_free("OUT", out, replace)
     broken: list[str] = []
     by_reward = formats.FORMATS[to].by_reward
-    read = _read(file, columns, broken if skip_broken else None, False, by_reward)
+    read = _read(file, columns, most, broken if skip_broken else None, False, by_reward)
     if register:
         formats.llama_factory_entry(to, out)  # fails before a file is written
     formats.write_rows(formats.convert(read, to, system), out)

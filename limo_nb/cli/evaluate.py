@@ -18,11 +18,14 @@ from limo_nb.cli.base import (
     Force,
     MaxNewTokens,
     Model,
+    Replace,
     Samples,
     Seed,
     Temperature,
     TopP,
     app,
+    check_free,
+    check_written,
     emit,
 )
 from limo_nb.core.precision import Dtype
@@ -186,6 +189,10 @@ def compare(
     b: Annotated[
         list[Path], typer.Option("--b", help="Another, of the same items and protocol.")
     ],
+    figure: Annotated[
+        Path | None, typer.Option(help="The differences as a picture: .svg, .pdf or .png.")
+    ] = None,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Two models on the same items, paired: differences with intervals.
@@ -198,8 +205,21 @@ def compare(
     from limo_nb import evaluation
 
     disable_progress_bars()
+    check_written(a[0], ("--figure", figure, (".svg", ".pdf", ".png")))
+    check_free("--figure", figure, replace)
     rows = evaluation.compare(a, b)
+    if figure:
+        _draw(rows, figure)
     emit(rows, as_json, _comparison_shown(rows))
+
+
+def _draw(rows: list[Any], figure: Path) -> None:
+    """The differences with their intervals, a line a benchmark or group."""
+    from limo_nb.book import plots
+
+    drawn = [plots.point(own["group"], {**own, "accuracy": own["value"]}) for own in rows]
+    title = f"{rows[0]['model']} against {rows[0]['against']}"
+    plots.points(drawn, title, plots.DIFFERENCE).savefig(figure, bbox_inches="tight")
 
 
 def _comparison_shown(rows: list[Any]) -> Iterator[Table | str]:
@@ -208,17 +228,18 @@ def _comparison_shown(rows: list[Any]) -> Iterator[Table | str]:
     from limo_nb.evaluation.truncation import MANY
 
     heads = (
-        "benchmark", "difference (points)", "better / worse on", "items",
-        "right / wrong / unverifiable", "cut off (%)", "p", "would show (points)",
+        "benchmark", "both (%)", "difference (points)", "better / worse on", "items",
+        "right / wrong / unverifiable of both", "cut off (%)", "p", "would show (points)",
     )  # fmt: skip
     title = f"{rows[0]['model']} against {rows[0]['against']}; varies: {rows[0]['varies']}"
     table = Table(*heads, title=title, title_justify="left")
     for row in rows:
         table.add_row(
-            row["group"], evaluation.told(row, signed=True),
+            row["group"], " / ".join(f"{100 * own:.1f}" for own in row["accuracies"]),
+            evaluation.told(row, signed=True),
             f"{row['better']} / {row['worse']}", str(row["items"]),
             _three_counts(row), " / ".join(f"{100 * cut:.1f}" for cut in row["truncations"]),
-            f"{row['p']:.3f}", _points(row["detectable"]),
+            "<0.001" if row["p"] < 0.001 else f"{row['p']:.3f}", _points(row["detectable"]),
         )  # fmt: skip
     yield table
     if any(max(row["truncations"]) > MANY for row in rows):

@@ -13,6 +13,7 @@ from limo_nb.cli.base import (
     AsJson,
     Columns,
     Replace,
+    Rows,
     app,
     emit,
     fact_lines,
@@ -40,6 +41,7 @@ def grade(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     seconds: Annotated[float, typer.Option(min=0.1, help="Limit of a comparison.")] = 5.0,
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +64,7 @@ def grade(
         out = rows_to(file, out, files.WRITTEN, replace, as_json)
     reader, broken, ways = RowReader(parse_columns(columns)), [], set()
     found: list[dict[str, Any]] = []
-    with rows_from(file) as given:
+    with rows_from(file, most) as given:
         for place, record in files.read_records(given, broken):
             try:
                 read = reader.read(record, place)

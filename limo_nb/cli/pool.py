@@ -20,6 +20,7 @@ from limo_nb.cli.base import (
     Overrides,
     Profile,
     Replace,
+    Rows,
     Samples,
     Seed,
     SkipBroken,
@@ -97,6 +98,7 @@ def decontaminate(
     ] = 0.7,
     top: Annotated[int, typer.Option(min=1, help="Items for each row in that list.")] = 3,
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -126,7 +128,7 @@ def decontaminate(
     if bool(nearest) != bool(listed):
         raise ValueError("--nearest MODEL and --list FILE belong together: give both")
     broken: list[str] | None = [] if skip_broken else None
-    with rows_from(file) as given:
+    with rows_from(file, most) as given:
         texts = reading.read_texts(given, parse_columns(columns), broken=broken, named=True)
         items = _benchmark_items(against)
         if nearest:
@@ -208,6 +210,7 @@ def sample(
     max_new_tokens: MaxNewTokens = None,
     seed: Seed = None,
     columns: Columns = None,
+    most: Rows = None,
     override: Overrides = None,
     force: Force = False,
     replace: Replace = False,
@@ -240,7 +243,7 @@ def sample(
     )
     check_written(file, ("--out", out, ()), ("--store", store, ()))
     broken: list[str] | None = [] if skip_broken else None
-    with rows_from(file) as given:
+    with rows_from(file, most) as given:
         found = read_asked(given, parse_columns(columns), broken)
     for line in found.told():
         tell(line)
@@ -267,6 +270,7 @@ def select(
         typer.Option(help="Compare by sentence embeddings of this model; none: by TF-IDF."),
     ] = None,
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -284,7 +288,7 @@ def select(
 
     out = rows_to(file, out, records.WRITTEN, replace, as_json)
     broken: list[str] | None = [] if skip_broken else None
-    with rows_from(file) as given:
+    with rows_from(file, most) as given:
         pool = read_choices(given, parse_columns(columns), broken)
         vectors = choice.embed(pool["question"][:], embed) if embed else None
         chosen = choice.select(pool, k, seed, vectors)

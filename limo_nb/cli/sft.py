@@ -22,6 +22,7 @@ from limo_nb.cli.base import (
     Overrides,
     Profile,
     Replace,
+    Rows,
     SkipBroken,
     app,
     emit,
@@ -88,14 +89,14 @@ def _chatter(as_json: bool) -> Iterator[None]:
 
 
 def _read(
-    file: Path, columns: list[str] | None, skip_broken: bool
+    file: Path, columns: list[str] | None, most: int | None, skip_broken: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """(the rows of `file` to train on, their places); how they were read is told on stderr."""
     from limo_nb.problems.dialects import parse_columns
     from limo_nb.sft import encoding
 
     broken: list[str] | None = [] if skip_broken else None
-    with rows_from(file) as given:
+    with rows_from(file, most) as given:
         found = encoding.read_training_rows(given, parse_columns(columns), broken)
     name_broken(broken or [])
     for line in found.told():
@@ -112,6 +113,7 @@ def encode(
     max_tokens: Annotated[int | None, typer.Option(min=8, help="Else the profile's.")] = None,
     over_length: Annotated[OverLength | None, typer.Option(help="Rows over it.")] = None,
     columns: Columns = None,
+    most: Rows = None,
     out: Annotated[
         Path | None, typer.Option(help="Rows of ids and labels; else they are printed.")
     ] = None,
@@ -130,7 +132,7 @@ def encode(
     own, whole = _settings(profile, override)
     limit, how = max_tokens or own.max_tokens, over_length or own.over_length
     prompt = whole.system_prompt if system is None else system
-    rows, places = _read(file, columns, skip_broken)
+    rows, places = _read(file, columns, most, skip_broken)
     encoded = encoding.encode(rows, load_tokenizer(model), prompt, limit, how, places, own.chat)
     tell(encoded.manner)
     if encoded.over:
@@ -197,6 +199,7 @@ def sft(
     ] = False,
     force: Force = False,
     columns: Columns = None,
+    most: Rows = None,
     skip_broken: SkipBroken = False,
     override: Overrides = None,
     as_json: AsJson = False,
@@ -216,7 +219,7 @@ def sft(
         "force": force or None,
     }  # fmt: skip
     own = _changed(own, config, options)
-    rows, _ = _read(file, columns, skip_broken)
+    rows, _ = _read(file, columns, most, skip_broken)
     folder = folder or Path("runs/sft") / file.stem
     # The ranks of other machines start elsewhere: a relative name would not be found.
     base = absolute_name(model)

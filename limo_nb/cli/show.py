@@ -14,12 +14,14 @@ from limo_nb.cli.base import (
     AsJson,
     Columns,
     Replace,
+    Rows,
     app,
     check_free,
     check_written,
     emit,
     if_there,
     name_broken,
+    on_hub,
     rows_from,
     there,
 )
@@ -37,7 +39,7 @@ def show(
         Path, typer.Argument(callback=there, help="Any file of rows; -: lines of JSON.")
     ],
     columns: Columns = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows that are read.")] = 1000,
+    most: Annotated[int, typer.Option("--rows", min=1, help="Rows that are read.")] = 1000,
     as_json: AsJson = False,
 ) -> None:
     """The first row of FILE as every command understands it, and how the others are read."""
@@ -48,8 +50,8 @@ def show(
     reader, broken = RowReader(parse_columns(columns)), []
     ways: Counter[str] = Counter()
     first: tuple[Any, ReadRow] | None = None
-    with rows_from(file) as given:
-        for place, record in islice(read_records(given, broken), rows):
+    with rows_from(file, most if on_hub(file) else None) as given:
+        for place, record in islice(read_records(given, broken), most):
             try:
                 read = reader.read(record, place)
             except ValueError as error:
@@ -143,6 +145,7 @@ def view(
     ] = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("view.html"),
     columns: Columns = None,
+    most: Rows = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -160,7 +163,7 @@ def view(
     check_free("--out", out, replace)
     page = ViewRows()
     for own in filter(None, (file, other)):
-        with rows_from(own) as given:
+        with rows_from(own, most) as given:
             page.add(own.name, read_records(given, page.broken), parse_columns(columns))
     text = page.html()
     name_broken(page.broken)

@@ -55,15 +55,17 @@ def comparison(
     Besides the fields of `difference`: `better` and `worse`, the numbers of items on
     which `a` scores higher or lower; `p`, two-sided, of a permutation test that swaps the
     two models item by item; `detectable`, the difference that this many items with the
-    variance found would show 8 times in 10 (None where items do not differ); `truncations`,
-    the shares of the answers of both that were cut off.
+    variance found would show 8 times in 10 (None where items do not differ); `accuracies` of
+    both, and `truncations`, the shares of their answers that were cut off.
     """
     rows = []
     for group in groups(a[0]):
         one, other = _part(a, group), _part(b, group)
         named = {"model": names[0], "against": names[1], "group": group}
         facts = {**named, **vars(difference(one, other)), **_by_item(one, other)}
-        facts["truncations"] = tuple(cut_share(vars(accuracy(side))) for side in (one, other))
+        sides = [vars(accuracy(side)) for side in (one, other)]
+        facts["accuracies"] = tuple(side["value"] for side in sides)
+        facts["truncations"] = tuple(map(cut_share, sides))
         rows.append(cast(ComparisonRow, facts))
     return rows
 

@@ -88,6 +88,7 @@ class ComparisonRow(DifferenceRow):
     worse: int
     p: float
     detectable: float | None
+    accuracies: tuple[float, float]  # of `model` and `against`
     truncations: tuple[float, float]  # the shares of `model` and `against`, cut off
 
 
