@@ -189,7 +189,7 @@ def test_verl_gets_the_columns_of_its_documentation(tmp_path):
         "extra_info": {"split": "train", "index": 0},
     }  # fmt: skip
     (back,) = formats.read_rows(tmp_path / "rl.parquet", by_reward=True).rows
-    assert (back["question"], back["answer"]) == ("2*3?", 6)
+    assert (back["question"], back["answer"]) == ("2*3?", "6")
     file.write_text('{"problem": "2*3?"}\n')
     with pytest.raises(ValueError, match="no answer"):
         formats.read_rows(file, by_reward=True)
@@ -264,13 +264,13 @@ def test_a_folder_of_a_data_sets_name_goes_before_the_hub(tmp_path):
     done = command(tmp_path, "score", "GAIR/LIMO", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["chains"] == 3, done.stderr
     done = command(tmp_path, "convert", "GAIR/LIMO", "o.jsonl", "--to", "limo", "--rows", "2")
-    assert done.returncode == 0 and len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    assert done.returncode == 0 and (tmp_path / "o.jsonl").read_text().count("\n") == 2
 
 
 def test_rows_of_the_hub_are_streamed_as_far_as_they_are_wanted(tmp_path):
     with Hub() as server:
         done = subprocess.run(
-            [sys.executable, "-m", "limo_nb", "show", "some/set:train", "--rows", "7", "--json"],
+            [sys.executable, "-m", "limo_nb", "show", "a/set:train", "--rows", "7", "--json"],
             cwd=tmp_path, env=server.environment(tmp_path), capture_output=True, text=True,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -68,7 +68,7 @@ SHAPES = {
     "AIME, capital names": shape(
         {"ID": "2024-I-1", "Problem": Q, "Solution": END, "Answer": 12}, 12, thought=False),
     "AIME, spaces": shape({"Problem ID": 3, "Problem Text": Q, "Correct Answer": "12"},
-                          "12", 0, False, question=None),
+                          "12", 0, False),
     "batch request": shape(
         {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
          "body": {"model": "m", "messages": [USER], "max_tokens": 9}}, None, 0, False),
@@ -121,6 +121,76 @@ SHAPES = {
     "our verdicts": shape(
         {"question": Q, "gold": "12", "response": END, "correct": True, "answer": "12"}, "12",
         thought=False, correct=[True]),
+    # What a sceptical reader tried, and was read wrongly once.
+    "a thought that does not end": shape(
+        {"question": Q, "answer": "12", "response": "<think>\nEach pen"}, "12", thought=False),
+    "preference without a question's turn": shape(
+        {"prompt": Q, "chosen": [REPLY], "rejected": [REPLY]}),
+    "system and developer": shape(
+        {"messages": [{"role": "system", "content": "S"}, {"role": "developer", "content": "D"},
+                      USER, REPLY]}),
+    "MMLU": shape({"question": Q, "choices": ["10", "11", "12", "13"], "answer": 2}, "C", 0,
+                  False, question=f"{Q}\nA. 10\nB. 11\nC. 12\nD. 13"),
+    "AQuA": shape({"question": Q, "options": ["A)10", "B)12"], "answer_key": "B"}, "B", 0,
+                  False, question=f"{Q}\nA. A)10\nB. B)12"),
+    "SVAMP": shape({"Body": "A shop sells pens at 3 dollars each.", "Type": "x", "Answer": 12,
+                    "Question": "How many dollars do 4 pens cost?"}, 12, 0, False,
+                   question=Q.replace(". How", ".\nHow")),
+    "an extracted answer beside the reply": shape(
+        {"question": Q, "answer": "12", "response": MARKED, "model_answer": "12"}, "12"),
+    "responses and predictions": shape(
+        {"question": Q, "responses": [MARKED, MARKED], "predictions": ["12", "13"]}, chains=2),
+    "several in a response": shape({"prompt": Q, "response": [MARKED, MARKED]}, chains=2),
+    "LIMO's own evaluation": shape(
+        {"question": Q, "generated_responses": [MARKED, MARKED], "gold_answer": "12",
+         "generated_answers": ["12", "3"], "is_correct": True,
+         "answers_correctness": [True, False]}, "12", 2, correct=[True, False]),
+    "Qwen's evaluation": shape(
+        {"question": Q, "gt": "12", "solution": END, "code": [MARKED], "pred": ["12"],
+         "score": [True]}, "12", correct=[True]),
+    "responses as mappings": shape(
+        {"question": Q, "reference_answer": "12",
+         "responses": [{"response_model": "L", "response": MARKED}]}, "12"),
+    "samples with marks": shape(
+        {"question": Q, "samples": [{"response": MARKED, "correct": True},
+                                    {"response": MARKED, "correct": False}]},
+        chains=2, correct=[True, False]),
+    "a call of a tool": shape(
+        {"question": Q, "choices": [{"message": {"role": "assistant", "content": None}}]},
+        None, 0, False),
+    "MathArena": shape({"problem": Q, "answer": MARKED, "gold_answer": "12", "correct": True},
+                       "12", correct=[True]),
+    "a reply as the answer": shape({"prompt": Q, "answer": MARKED}),
+    "LUFFY": shape({"prompt": [USER], "target": [REPLY],
+                    "reward_model": {"ground_truth": "12"}}, "12"),
+    "a reward's label": shape({"question": Q, "response": MARKED, "label": 1}, correct=[True]),
+    "one answer, written twice": shape(
+        {"question": Q, "gold": "$12$", "expected_answer": "12.0"}, "$12$", 0, False),
+    "numbers as marks": shape({"question": Q, "response": MARKED, "is_correct": "1.0"},
+                              correct=[True]),
+    "a blank generation": shape(
+        {"question": Q, "generations": [MARKED, None, MARKED],
+         "correctness": [True, None, False]}, chains=2, correct=[True, False]),
+    "marks in a CSV file": shape(
+        {"question": Q, "generations": json.dumps([MARKED, MARKED]),
+         "correctness": "[True, false]"}, chains=2, correct=[True, False]),
+    "medical-o1": shape({"Question": Q, "Complex_CoT": THOUGHT, "Response": END}),
+    "thoughts one for one": shape(
+        {"question": Q, "responses": [END, END], "reasoning_content": [THOUGHT, THOUGHT]},
+        chains=2),
+    "Harmony": shape(
+        {"messages": [USER, {"role": "assistant", "channel": "analysis", "content": THOUGHT},
+                      {"role": "assistant", "channel": "final", "content": END}]}),
+    "LLaMA-Factory's predictions": shape({"prompt": Q, "predict": MARKED, "label": END}, "12"),
+    "a whole message": shape({"role": "assistant", "content": MARKED}, question=None),
+    "numbered": shape({"question": Q, "response_1": MARKED, "response_2": MARKED}, chains=2),
+    "AM-DeepSeek-R1": shape(
+        {"messages": [{**USER, "info": {"reference_answer": "12"}}, REPLY]}, "12"),
+    "NaN beside": shape({"question": Q, "gold": float("nan"), "expected_answer": "12"}, "12", 0,
+                        False),
+    "a table that pandas wrote": shape({"messages": repr([USER, REPLY])}),
+    "blocks that are texts": shape({"messages": [USER, {**REPLY, "content": [MARKED]}]}),
+    "MT-Bench": shape({"turns": [Q]}, None, 0, False),
 }  # fmt: skip
 
 
@@ -190,6 +260,7 @@ def test_a_question_of_several_turns_and_rows_that_are_none_are_named():
         ),
         ({"messages": [{"role": "user", "content": 3}]}, "here: a turn's content is int"),
         ({"question": 3}, "here: the question in question is not text"),
+        ({"question": Q, "messages": [USER, REPLY, USER, REPLY]}, "expected one question"),
         ("a line", "here: expected a mapping, found str"),
         ([1, 2], "here: expected a mapping, found list"),
         ({"instruction": Q, "output": "1", "history": [["a", "b"]]}, "here: has a history"),
@@ -218,7 +289,7 @@ def test_answers_keep_their_type():
 
 
 def test_a_text_that_looks_like_json_stays_one():
-    for text in ('{"answer": 12}', '["a", "b"]', "[1]", "{x}", "[]"):
+    for text in ('{"answer": 12}', '["a", "b"]', "[1]", "{x}", "[]", "[" * 100_000 + "]"):
         got = read({"question": text, "answer": text, "response": text})
         assert (got.question, got.answer, got.chains[0].text) == (text, text, text)
 

@@ -19,38 +19,47 @@ COLUMNS_OF: dict[str, tuple[tuple[str, ...], ...]] = {
         ("idx", "problem_idx", "index"),
     ),
     "question": (
-        ("question", "problem", "problem_statement", "question_text"),
-        ("prompt", "query", "instruction", "user_prompt"),
+        ("question_concat", "question", "problem", "problem_statement", "question_text",
+         "problem_text"),
+        ("prompt", "query", "instruction", "user_prompt", "origin_prompt"),
         ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "chat"),
         ("input",),
     ),
     "answer": (
         (
-            "gold", "gold_answer", "ground_truth", "gt", "expected_answer", "final_answer",
-            "reference_answer", "correct_answer", "reference", "expected", "target",
+            "gold", "gold_answer", "golden", "ground_truth", "ground_truth_answer", "gt", "gts",
+            "expected_answer", "expected_output", "reference_answer", "correct_answer",
+            "answer_number", "answer_key", "short_answer", "ideal", "reference", "expected",
+            "target", "gold_standard_solution",
         ),
-        ("answer",),
+        ("answer", "answers", "answer_value", "ans"),
+        ("final_answer", "final_ans"),
         ("label",),
     ),
     "chain": (
-        ("response", "completion", "generated_solution", "generation", "attempt",
-         "llm_response", "model_response", "model_output", "prediction", "chosen"),
-        ("output",),
+        ("response", "completion", "generated_solution", "generated_text", "generation",
+         "attempt", "llm_response", "model_response", "model_output", "model_completion",
+         "prediction", "predict", "chosen", "reannotated_assistant_content"),
+        ("output", "message", "content"),
         ("text",),
     ),
     "chains": (
         ("generations", "responses", "completions", "samples", "attempts", "outputs",
-         "predictions", "resps", "choices", "candidates"),
+         "predictions", "resps", "generated_responses", "choices", "candidates"),
+        ("code",),
     ),
-    "solution": (("solution", "rationale", "explanation", "ground_truth_solution"),),
+    "solution": (
+        ("solution", "solutions", "ground_truth_solution"), ("rationale", "explanation"),
+    ),
     "thought": (
         ("reasoning_content", "thinking", "thought", "thoughts", "think_content", "reasoning",
-         "thinking_trajectory", "thinking_trajectories", "reasoning_trace",
-         "chain_of_thought", "cot"),
+         "think", "thinking_trajectory", "thinking_trajectories", "reasoning_trace",
+         "model_reasoning", "chain_of_thought", "cot", "complex_cot", "long_cot"),
     ),
     "correct": (
-        ("correctness_math_verify", "correct", "is_correct", "correctness"),
-        ("correctness_llama",),
+        ("correctness_math_verify", "correct", "is_correct", "correctness",
+         "answers_correctness"),
+        ("correctness_llama", "score", "label"),
     ),
     "system": (("system", "system_prompt"),),
     "source": (("source", "data_source", "problem_source", "dataset"),),
@@ -64,10 +73,14 @@ COLUMNS_OF: dict[str, tuple[tuple[str, ...], ...]] = {
 SYNONYMS = {"gold": "answer", "response": "chain", "problem": "question", "prompt": "question",
             "reasoning": "thought", "text": "chain"}  # fmt: skip
 # Where tools put a row into another: batch requests and their results, verl, evaluation logs.
-WRAPPERS = ("body", "response", "doc", "extra_info", "reward_model", "verification_info")
+WRAPPERS = (
+    "body", "response", "request", "params", "result", "doc", "fields", "model_response",
+    "extra_info", "reward_model", "reward_spec", "verification_info",
+)  # fmt: skip
 # Columns of teachers, several in a row: `r1_solution_2`, `deepseek_attempt`.
 TEACHER = re.compile(
-    r"(?P<who>r1|deepseek(?:_r1)?|gemini|qwen|qwq|claude|gpt|llama|model|teacher)_"
+    r"(?:(?P<who>r1|deepseek(?:[_-]r1)?|gemini|qwen\d*|qwq|claude|(?:chat)?gpt[-_.\d]*o?|o\d|llama"
+    r"\d*|model|teacher)[_-])?"
     r"(?P<what>attempt|solution|response|generation|answer|completion|output)(?P<number>_\d+)?",
     re.IGNORECASE,
 )
@@ -107,7 +120,11 @@ def places_of(layers: tuple[tuple[str, ...], ...]) -> Places:
 def taught(names: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     """(name, teacher, number or "") of the columns that are called by teacher."""
     found = ((name, TEACHER.fullmatch(name)) for name in names)
-    return tuple((n, own["who"], own["number"] or "") for n, own in found if own)
+    return tuple(
+        (name, own["who"] or "", own["number"] or "")
+        for name, own in found
+        if own and (own["who"] or own["number"])
+    )
 
 
 def parse_columns(pairs: Iterable[str] | None) -> dict[str, str]:

@@ -41,7 +41,7 @@ def hub_rows(text: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{text} is no file here, and as a data set of the Hub it cannot be read ({first}). "
-            "Connect, set HF_ENDPOINT to a mirror, or put its rows (JSONL, Parquet) into a "
-            f"folder {parts['id']}"
+            f"{text} is no file here, and as a data set of the Hub it cannot be read "
+            f"({first}). Connect, set HF_ENDPOINT to a mirror, or put its rows (JSONL, "
+            f"Parquet) into a folder {parts['id']}"
         ) from error

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from limo_nb.grading.extraction import final_answer, split_thought
+from limo_nb.grading.extraction import final_answer
 from limo_nb.problems.dialects import (
     COLUMNS_OF,
     GRADES_OF,
+    NAMES,
     THOUGHTS_OF,
     WRAPPERS,
     bare_name,
@@ -26,12 +27,17 @@ from limo_nb.problems.replies import (
     MARK,
     SWITCHES,
     alone_in,
+    end_of,
     ground_truth,
     is_brief,
+    is_prose,
     is_turn,
+    listed,
     mark_of,
     only_answer,
     opened,
+    options_in,
+    parts_of,
     repeats,
     replies_in,
     role_of,
@@ -40,7 +46,7 @@ from limo_nb.problems.replies import (
     turn_of,
     turns_or,
     without_instruction,
-)  # fmt: skip
+)
 
 
 class Unclear(ValueError):
@@ -56,8 +62,8 @@ class ReadChain:
 
     @property
     def thought(self) -> str | None:
-        """What stands between its marks of thinking."""
-        return split_thought(self.text)[0]
+        """What stands between its marks of thinking; None where they do not end."""
+        return parts_of(self.text)[0]
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class ReadRow:
 
 
 TOLD = ("question", "answer", "chain")
+BEFORE = ("body", "context", "passage")  # what a question may need in front
+OPTIONS = ("options", "choices")
 # What a row of ours has in the place of the columns where it was found.
 REPLACED = {"question", "answer", "chain", "solution", "thought", "correct", "system"}
 
@@ -151,6 +159,8 @@ def _mapping(record: Any) -> Mapping[str, Any]:
     if isinstance(record, list | tuple) and record and all(map(is_turn, record)):
         return {"conversations": list(record)}
     if isinstance(record, Mapping):
+        if is_turn(record) and "role" in record and role_of(record) == "assistant":
+            return {"response": dict(record)}
         if record and all(str(name).isdigit() for name in record):
             turns = [record[name] for name in sorted(record, key=lambda name: int(str(name)))]
             if all(map(is_turn, turns)):
@@ -179,6 +189,10 @@ class _Reading:
         self.took: dict[str, str] = {}
         self.used: set[str] = set()
         self.seen: set[str] = set()
+        self.grades: list[bool | None] | None = None  # what was said beside each chain
+        self.thoughts: _Found | None = None  # several, apart from their chains
+        self.blanks: list[int] = []  # places of empty generations, whose marks go with them
+        self.options: list[str] = []  # of a question with several
         # A row inside a row has its own names; what stands outside goes before.
         self.layers = [("", record)]
         for name, value in record.items():
@@ -200,7 +214,7 @@ class _Reading:
         chains = self._chains(turns_place, thought)
         answer, chains, solution = self._answer(chains, thought)
         if turns_place and self.took.get("chain") == turns_place.place:
-            question = self._paired(turns_place)  # what this reply was given to
+            question = self._paired(turns_place, question)  # what this reply was given to
         elif question and not chains and self.took["question"].startswith("prompt"):
             question = self._bare(question)
         simple = {what: self._first(what) for what in ("id", "source", "subject", "level")}
@@ -221,7 +235,7 @@ class _Reading:
             found = []
             for number, name in group:
                 prefix, layer = self.layers[number]
-                if layer[name] not in (None, "", [], {}):
+                if not _is_empty(layer[name]):
                     found.append(_Found(prefix + name, layer[name]))
             if found:
                 yield found
@@ -264,16 +278,16 @@ class _Reading:
                 for found in group:
                     turns = opened(found.value)
                     if isinstance(turns, list) and turns and all(map(is_turn, turns)):
-                        return found, [turn_of(turn) for turn in turns]
+                        return found, _joined_channels([turn_of(turn) for turn in turns])
         return None, []
 
     def _question(self, turns_place: _Found | None) -> tuple[str | None, str | None]:
         """(question, system prompt)."""
-        system = None
-        if self.turns and self.turns[0][0] == "system":
-            system = self.turns.pop(0)[1]
+        said = []
+        while self.turns and self.turns[0][0] == "system":
+            said.append(self.turns.pop(0)[1])
         given = self._first("system")
-        system = str(given) if given else system
+        system = str(given) if given else "\n\n".join(said) or None
         for group in self._groups("question"):
             texts = []
             for found in group:
@@ -286,25 +300,31 @@ class _Reading:
                 return self._with_input(found, text), system
         return None, system
 
-    def _paired(self, turns_place: _Found) -> str:
-        """The user's turn of the conversation whose reply is the chain."""
-        if "question" in self.columns:
-            return str(self._named("question"))
+    def _paired(self, turns_place: _Found, question: str | None) -> str | None:
+        """The user's turn of the conversation whose reply is the chain, if it has one."""
+        asked = [text for role, text, _ in self.turns if role == "user"]
+        if "question" in self.columns or not asked:
+            return question
         self.took["question"] = turns_place.place
-        return self.turns[0][1]
+        return asked[0]
+
+    def _check_turns(self) -> None:
+        """Raise ValueError for a conversation that is more than a question and a reply."""
+        roles = [role for role, _, _ in self.turns]
+        if roles not in (["user"], ["user", "assistant"], ["assistant"]):
+            raise ValueError(
+                "expected one question and one solution, found the turns "
+                + (", ".join(roles) or "(none)")
+            )
 
     def _asked(self, found: _Found, turns_place: _Found | None) -> str | None:
         """The question in `found`: its text, or the user's turn."""
         if turns_place is not None and found.place == turns_place.place:
-            said = [(role, text) for role, text, _ in self.turns]
-            roles = [role for role, _ in said]
-            if roles not in (["user"], ["user", "assistant"]):
-                raise ValueError(
-                    "expected one question and one solution, found the turns "
-                    + (", ".join(roles) or "(none)")
-                )
-            return said[0][1]
+            self._check_turns()
+            return next((text for role, text, _ in self.turns if role == "user"), None)
         value = opened(found.value)
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+            return value[0]
         if isinstance(value, list) and value and all(map(is_turn, value)):
             return next((said_in(turn) for turn in value if role_of(turn) == "user"), None)
         if isinstance(found.value, str):
@@ -314,14 +334,29 @@ class _Reading:
         return None
 
     def _with_input(self, found: _Found, text: str) -> str:
-        """An instruction with the input that Alpaca's rows have beside it."""
+        """A question with what stands beside it: Alpaca's input, a passage, options."""
         if self.record.get("history"):
             raise ValueError("has a history: a chain has one question and one solution")
-        more = self.record.get("input")
-        if bare_name(found.place) != "instruction" or "question" in self.columns:
+        if "question" in self.columns:
             return text
-        self.used |= {"input", "history"} & set(self.record)
-        return "\n".join(part for part in (text, more) if part)
+        beside = {bare_name(name): name for name in _names(self.record)}
+        if bare_name(found.place) == "instruction" and "input" in beside:
+            more = self.record[beside["input"]]
+            self.used |= {beside["input"], *({"history"} & set(self.record))}
+            return text if _is_empty(more) else f"{text}\n{more}"
+        for name in (beside[part] for part in BEFORE if part in beside):
+            passage = self.record[name]
+            if isinstance(passage, str) and passage.strip() and passage.strip() not in text:
+                text = f"{passage.strip()}\n{text}"
+                self.took["question"] += f" with {name}"
+        for name in (beside[part] for part in OPTIONS if part in beside):
+            options = options_in(self.record[name])
+            if options and not all(option in text for option in options):
+                lines = [f"{chr(65 + n)}. {own}" for n, own in enumerate(options)]
+                self.took["question"] += f" with {name}"
+                self.options = options
+                return "\n".join([text, *lines])
+        return text
 
     def _bare(self, question: str) -> str:
         """A prompt without the instruction that reinforcement learning writes round it."""
@@ -336,49 +371,86 @@ class _Reading:
         """A column with the thought apart; switches such as "on" are none."""
         for group in self._groups("thought"):
             for found in group:
-                value = found.value
-                if isinstance(value, list) and value and isinstance(value[0], str):
-                    value = value[0] if len(value) == 1 else None
+                value = opened(found.value)
+                if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+                    self.thoughts = _Found(found.place, value)
+                    value = "\n".join(value)
                 if isinstance(value, str) and bare_name(value) not in SWITCHES:
-                    return _Found(found.place, value)
+                    inside, behind = parts_of(value)
+                    alone = inside is not None and not behind.strip()
+                    return _Found(found.place, inside if alone else value)
         return None
 
     def _chains(self, turns_place: _Found | None, thought: _Found | None) -> list[ReadChain]:
         """The chains beside a `solution`: the first way in which there are some."""
         ways: tuple[Callable[[], list[str]], ...] = (
-            self._several, self._teachers, lambda: self._replied(turns_place), self._single,
+            self._several, self._taught, lambda: self._replied(turns_place), self._single,
         )  # fmt: skip
         for way in ways:
             if "chain" in self.columns and way != self._single:
                 continue
             texts = way()
             if texts:
-                if (
-                    thought is not None
-                    and len(texts) == 1
-                    and self.took["chain"] != thought.place
-                ):
-                    texts = [self._thinking(thought, texts[0])]
-                return [ReadChain(text) for text in texts]
+                return [ReadChain(text) for text in self._with_thoughts(texts, thought)]
         return []
+
+    def _with_thoughts(self, texts: list[str], thought: _Found | None) -> list[str]:
+        """`texts` with the thoughts that their row has apart: one each, or one for one."""
+        if thought is None or self.took["chain"] == thought.place:
+            return texts
+        several = self.thoughts
+        if several is not None and len(several.value) == len(texts):
+            pairs = zip(several.value, texts, strict=True)
+            return [self._thinking(_Found(several.place, own), text) for own, text in pairs]
+        return [self._thinking(thought, texts[0])] if len(texts) == 1 else texts
+
+    def _taught(self) -> list[str]:
+        """The teachers' columns, unless they have answers alone, and another one a chain."""
+        kept = dict(self.took), set(self.used)
+        texts = self._teachers()
+        if texts and all(map(is_brief, texts)):
+            self.took, self.used, self.grades = *kept, None
+            return self._single() or self._teachers()
+        return texts
 
     def _thinking(self, thought: _Found, text: str) -> str:
         """`text` with the thought that its row has apart, unless it is in it already."""
-        if split_thought(text)[0] is not None or thought.value.strip() in text:
+        if parts_of(text)[0] is not None or thought.value.strip() in text:
             return text
         self._take("thought", thought)
+        if parts_of(thought.value)[0] is not None:  # a whole reply
+            return thought.value
         return IN_TEXT.format(thought=thought.value.strip("\n"), answer=text)
 
     def _several(self) -> list[str]:
         """Generations in one column."""
         for group in self._groups("chains"):
-            lists = [(found, replies_in(opened(found.value))) for found in group]
-            lists = [(found, texts) for found, texts in lists if texts]
+            lists = [(found, self._listed(found)) for found in group]
+            lists = _wordy([(found, texts) for found, texts in lists if texts])
             if lists:
                 found, texts = _agreed("chain", lists)
                 self._take("chain", found)
+                items = opened(found.value)
+                if isinstance(items, list) and all(isinstance(i, Mapping) for i in items):
+                    marks = [_own_mark(item) for item in items if replies_in(item)]
+                    if len(marks) == len(texts) and any(mark is not None for mark in marks):
+                        self.grades, self.took["correct"] = marks, found.place
                 return texts
         return []
+
+    def _listed(self, found: _Found) -> list[str]:
+        """The replies in a list; choices may be options, and code anything, instead."""
+        items, name = opened(found.value), bare_name(found.place.rpartition(".")[2])
+        if name == "choices":
+            items = [item for item in items if isinstance(item, Mapping)
+                     and ("message" in item or "text" in item)]  # fmt: skip
+        if name == "code" and not (isinstance(items, list) and "pred" in self.record):
+            return []
+        self.blanks = [
+            place for place, item in enumerate(items if isinstance(items, list) else [])
+            if not replies_in(item)
+        ]  # fmt: skip
+        return replies_in(items)
 
     def _teachers(self) -> list[str]:
         """Columns by teacher or number, such as `r1_solution_1`, perhaps with a thought."""
@@ -420,8 +492,9 @@ class _Reading:
         """The assistant's turn of a conversation."""
         for role, text, turn in self.turns:
             if role == "assistant" and turns_place is not None:
+                self._check_turns()
                 thought = thought_in(turn)
-                if thought and split_thought(text)[0] is None:
+                if thought and parts_of(text)[0] is None:
                     self.took["thought"] = f"{turns_place.place} (apart)"
                     text = IN_TEXT.format(thought=thought.strip("\n"), answer=text)
                 if text:
@@ -437,12 +510,19 @@ class _Reading:
                 value = replies_in(turns_or(found.value))
                 if found.place == "text" and self._solution()[0]:
                     continue  # it may be any text
-                if len(value) == 1 and self.took.get("question") != found.place:
-                    texts.append((found, value[0]))
+                if value and self.took.get("question", "").split()[:1] != [found.place]:
+                    texts.append((found, value))
+            texts = _wordy(texts)
             if texts:
-                found, text = _agreed("chain", texts)
+                found, value = _agreed("chain", texts)
                 self._take("chain", found)
-                return [text]
+                return value
+        for group in self._groups("answer"):  # LUFFY's target is a turn
+            for found in group:
+                turns = opened(found.value)
+                if isinstance(turns, list) and turns and all(map(is_turn, turns)):
+                    self._take("chain", found)
+                    return replies_in(turns)
         return []
 
     # ------------------------------------------------------------ answer
@@ -450,10 +530,12 @@ class _Reading:
         self, chains: list[ReadChain], thought: _Found | None
     ) -> tuple[Any, list[ReadChain], str]:
         """(reference, chains, solution): a solution is a chain where there is no other."""
-        answer, worked = self._reference()
+        answer, worked = self._reference(bool(chains))
+        if not chains and not worked:
+            worked = self._beside_reference()
         solution, told = self._solution()
         replied = [chain.text for chain in chains]
-        ground = self.turns and ground_truth(self.turns[-1][2])
+        ground = next((g for *_, turn in self.turns if (g := ground_truth(turn))), None)
         if answer is None and ground:
             answer, self.took["answer"] = ground, "conversations (ground_truth)"
         if answer is None and solution and not any(repeats(solution, text) for text in replied):
@@ -474,23 +556,68 @@ class _Reading:
             chains = [ReadChain(self._thinking(thought, text))]
             self.took["chain"] = self.took.get("chain") or self.took.get("answer") or told
         elif not chains and worked:
-            chains, self.took["chain"] = [ReadChain(worked)], self.took["answer"]
+            chains, self.took["chain"] = [ReadChain(worked)], self.took["worked"]
+            if self.took["worked"] in self.record:
+                self.used.add(self.took["worked"])
         elif not chains and solution and not only_answer(solution):
             chains, self.took["chain"] = [ReadChain(solution)], told
         return answer, chains, worked or solution
 
-    def _reference(self) -> tuple[Any, str]:
-        """(reference, the solution before it), of a column that may hold both."""
+    def _reference(self, chained: bool) -> tuple[Any, str]:
+        """(reference, the solution before it), of a column that may hold both.
+
+        A text that is a whole solution is no reference: the next group may have one.
+        """
+        worked, place = "", ""
         for group in self._groups("answer"):
             values = []
             for found in group:
                 value = alone_in(found.value)
-                if not isinstance(value, bool) and self.took.get("chain") != found.place:
+                turns = isinstance(value, list | Mapping) and (
+                    is_turn(value) or any(map(is_turn, value))
+                )
+                if self._may_be_reference(found, value, chained) and not turns:
                     values.append((found, value))
-            if values:
-                found, value = _agreed("answer", values, _same_answer)
-                return self._split(found, value)
-        return None, ""
+            if not values:
+                continue
+            found, value = _agreed("answer", values, _same_answer)
+            answer, before = self._split(found, value)
+            worked, place = worked or before, place or (found.place if before else "")
+            if answer is not None:
+                if place:
+                    self.took["worked"] = place
+                return self._lettered(answer), worked
+        self.took.pop("answer", None)
+        if place:
+            self.took["worked"] = place
+        return None, worked
+
+    def _beside_reference(self) -> str:
+        """A reply in a column `answer`, where another column has the reference."""
+        for group in self._groups("answer"):
+            for found in group:
+                other = isinstance(found.value, str) and not is_brief(found.value)
+                if other and found.place != self.took.get("answer"):
+                    self.took["worked"] = found.place
+                    return found.value
+        return ""
+
+    def _may_be_reference(self, found: _Found, value: Any, chained: bool) -> bool:
+        """Whether a column of references has one: a label may be many other things."""
+        if self.took.get("chain") == found.place:
+            return False
+        if bare_name(found.place.rpartition(".")[2]) != "label":
+            return True
+        if isinstance(value, bool | list) or "steps" in self.record:
+            return False
+        return not (chained and mark_of(value) is not None)
+
+    def _lettered(self, answer: Any) -> Any:
+        """A number of an option, counted from 0, as its letter."""
+        options = self.options
+        if isinstance(answer, int) and options and str(answer) not in options:
+            return chr(65 + answer) if 0 <= answer < len(options) else answer
+        return answer
 
     def _split(self, found: _Found, value: Any) -> tuple[Any, str]:
         """GSM8K's column, with the solution in front; and a whole solution with a box."""
@@ -498,11 +625,15 @@ class _Reading:
         if not isinstance(value, str):
             return value, ""
         before, mark, behind = value.rpartition(MARK)
-        if mark and (not before or before.endswith("\n")):
+        if mark and (not before or is_brief(behind)):
             return behind.strip(), before.rstrip("\n")
+        if parts_of(value)[0] is not None:
+            return None, value
         boxed = final_answer(value, boxed_only=True)
         if boxed is not None and not only_answer(value):
             return boxed, value
+        if boxed is None and is_prose(value):
+            return None, value
         return boxed if boxed is not None else value, ""
 
     def _solution(self) -> tuple[str, str]:
@@ -519,13 +650,17 @@ class _Reading:
 
     def _marked(self, chains: list[ReadChain]) -> tuple[ReadChain, ...]:
         """`chains` with what the row says of each."""
-        grades = getattr(self, "grades", None)
-        for group in self._groups("correct") if grades is None else ():
-            value = opened(group[0].value)
-            own = value if isinstance(value, list) else [value]
-            marks = [mark_of(mark) for mark in own]
+        grades = self.grades
+        every = (found for group in self._groups("correct") for found in group)
+        for found in every if grades is None else ():
+            value = listed(found.value)
+            if bare_name(found.place) == "score" and not _are_bools(value):
+                continue
+            marks = [mark_of(mark) for mark in value]
+            if len(marks) == len(chains) + len(self.blanks):
+                marks = [own for n, own in enumerate(marks) if n not in self.blanks]
             if len(marks) == len(chains) and any(mark is not None for mark in marks):
-                self._take("correct", group[0])
+                self._take("correct", found)
                 grades = marks
                 break
         if grades is None or len(grades) != len(chains):
@@ -534,6 +669,45 @@ class _Reading:
 
 
 # ---------------------------------------------------------------- several columns
+def _is_empty(value: Any) -> bool:
+    """Whether a column has nothing: no text, no list, no number (NaN is none)."""
+    nan = isinstance(value, float) and value != value
+    return nan or value is None or value in ("", [], {})
+
+
+def _joined_channels(turns: list[tuple[str, Any, Mapping]]) -> list[tuple[str, Any, Mapping]]:
+    """`turns` in which an analysis and what follows it are one turn (Harmony's channels)."""
+    found: list[tuple[str, Any, Mapping]] = []
+    for role, text, turn in turns:
+        if found and role == "assistant" and found[-1][2].get("channel") == "analysis":
+            turn = {**turn, "thinking": found.pop()[1]}
+        found.append((role, text, turn))
+    return found
+
+
+def _own_mark(item: Mapping[str, Any]) -> bool | None:
+    """What a generation says of itself."""
+    known = {name for group in NAMES["correct"][:1] for name in group}
+    marks = (mark_of(own) for name, own in item.items() if bare_name(str(name)) in known)
+    return next(marks, None)
+
+
+def _are_bools(values: list[Any]) -> bool:
+    return all(isinstance(value, bool) for value in values)
+
+
+def _wordy(found: list[tuple[_Found, list[str]]]) -> list[tuple[_Found, list[str]]]:
+    """Those of `found` that are more than answers, if any is: the others come out of it."""
+    long = [pair for pair in found if not all(map(is_brief, pair[1]))]
+    return long or found
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_stripped(own) for own in value]
+    return value.strip() if isinstance(value, str) else value
+
+
 def _agreed(
     what: str,
     found: Sequence[tuple[_Found, Any]],
@@ -542,7 +716,7 @@ def _agreed(
     """The one of `found` that is meant. Raises Unclear where two say different things."""
     chosen, value = found[0]
     for other, own in found[1:]:
-        if own == value:
+        if own == value or _stripped(own) == _stripped(value):
             continue
         better = same(value, own) if same else None
         if better is None:
@@ -561,7 +735,7 @@ def _shorter(one: str, other: str) -> str | None:
 
 def _same_answer(one: Any, other: Any) -> Any:
     """The shorter of two references that end alike; None where they differ."""
-    ends = [str(value).rpartition(MARK)[2].strip() for value in (one, other)]
+    ends = [end_of(value) for value in (one, other)]
     if ends[0] != ends[1]:
         return None
     return min((one, other), key=lambda value: len(str(value)))

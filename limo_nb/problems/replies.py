@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from limo_nb.grading.extraction import split_thought
 from limo_nb.problems.dialects import NAMES, bare_name
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
+    "prompter": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant",
+    "bot": "assistant", "chatbot": "assistant", "ai": "assistant",
 }  # fmt: skip
-ROLE, SAID = ("role", "from", "speaker"), ("content", "value", "text")
+ROLE, SAID = ("role", "from", "speaker"), ("content", "value", "text", "prompt")
 # What reinforcement learning writes round a question; a paragraph of its own, or the end.
 INSTRUCTION = re.compile(
     r"^(?:please )?(?:solve|answer)\b[^\n]*(?:step by step|final answer|the last line)[^\n]*$"
     r"|^remember to put your answer[^\n]*$"
     r"|^(?:please |let's )?(?:reason|think) step by step[^\n]*$"
-    r"|^(?:please )?put your (?:final )?answer[^\n]*$",
+    r"|^(?:please )?put your (?:final )?answer[^\n]*$|^present the answer[^\n]*$"
+    r"|^you first think[^\n]*$",
     re.IGNORECASE,
 )
 TAIL = re.compile(r"\s+(?:please |let's )(?:reason|think) step by step[^\n]*$", re.IGNORECASE)
 # How a thought is written that its row has apart; as most sets of chains write it.
 IN_TEXT = "<think>\n{thought}\n</think>\n\n{answer}"
-MARK = "#### "  # GSM8K's, before the answer
+MARK = "####"  # GSM8K's, before the answer
 BLOCKS = ("text", "output_text")  # of a turn, as servers write them
-SWITCHES = {"on", "off", "yes", "no", "true", "false", "low", "medium", "high", "none"}
-RIGHT = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+SWITCHES = {
+    *"on off yes no true false none low medium high".split(),
+    *"enabled disabled auto default minimal".split(),
+}
+RIGHT = {
+    "yes": True, "true": True, "1": True, "10": True, "correct": True, "right": True,
+    "no": False, "false": False, "0": False, "00": False, "incorrect": False, "wrong": False,
+}  # fmt: skip
 
 
 def is_turn(value: Any) -> bool:
@@ -45,12 +55,31 @@ def opened(value: Any) -> Any:
         return value
     try:
         found = json.loads(value)
-    except ValueError:
-        return value
+    except (ValueError, RecursionError):
+        found = _python(value)
+        if found is None:
+            return value
     if isinstance(found, Mapping):
         return found
     held = all(is_turn(own) or isinstance(own, str) for own in found)
     return found if found and held else value
+
+
+def _python(text: str) -> Any:
+    """The list or mapping that `text` spells as Python does, which pandas writes into CSV."""
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return found if isinstance(found, list | dict) else None
+
+
+def parts_of(text: str) -> tuple[str | None, str]:
+    """(thought, what is shown) of a reply; a thought that does not end is none."""
+    try:
+        return split_thought(text)
+    except ValueError:
+        return None, text
 
 
 def role_of(turn: Mapping[str, Any]) -> str:
@@ -70,6 +99,8 @@ def said_in(turn: Mapping[str, Any]) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
+        if all(isinstance(part, str) for part in value):
+            return "".join(value)
         blocks = [part for part in value if isinstance(part, Mapping)]
         texts = [part for part in blocks if part.get("type", "text") in BLOCKS]
         return "".join(str(part.get("text") or "") for part in texts)
@@ -93,7 +124,9 @@ def thought_in(turn: Mapping[str, Any]) -> str:
 
 def ground_truth(turn: Mapping[str, Any]) -> Any:
     """The reference that Open-Reasoner-Zero's last turn has in the place of a reply."""
-    value = turn.get("ground_truth")
+    info = turn.get("info")
+    info = info if isinstance(info, Mapping) else {}
+    value = turn.get("ground_truth") or info.get("ground_truth") or info.get("reference_answer")
     return value.get("value") if isinstance(value, Mapping) else value
 
 
@@ -103,13 +136,16 @@ def replies_in(value: Any) -> list[str]:
         return [value] if value.strip() else []
     if isinstance(value, Mapping):
         if not any(name in value for name in ("message", *ROLE, *SAID)):
-            return []
+            own = (value[name] for group in NAMES["chain"] for n in group
+                   for name in value if bare_name(str(name)) == n)  # fmt: skip
+            return replies_in(next(own, None))
         inner = value.get("message", value)
         if not isinstance(inner, Mapping):
             return replies_in(inner)
-        thought = thought_in(inner)
-        text = said_in(inner)
-        return [IN_TEXT.format(thought=thought.strip("\n"), answer=text) if thought else text]
+        thought, text = thought_in(inner), said_in(inner)
+        if thought.strip() and parts_of(text)[0] is None:
+            return [IN_TEXT.format(thought=thought.strip("\n"), answer=text)]
+        return [text] if text.strip() else []
     if isinstance(value, list) and value and all(map(is_turn, value)):
         replies = [turn for turn in value if role_of(turn) == "assistant"]
         return replies_in(replies[-1]) if replies else []
@@ -138,6 +174,41 @@ def mark_of(mark: Any) -> bool | None:
     if isinstance(mark, bool) or mark is None:
         return mark
     return RIGHT.get(bare_name(str(mark)))
+
+
+def listed(value: Any) -> list[Any]:
+    """`value` as a list; one of marks may be JSON, as in CSV files."""
+    if isinstance(value, str) and value[:1] == "[":
+        try:
+            value = json.loads(value.replace("True", "true").replace("False", "false"))
+        except (ValueError, RecursionError):
+            return [value]
+    return value if isinstance(value, list) else [value]
+
+
+def options_in(value: Any) -> list[str]:
+    """The options of a question: a list of texts, perhaps under "text"; else none."""
+    value = value.get("text") if isinstance(value, Mapping) else opened(value)
+    if not isinstance(value, list) or not 2 <= len(value) <= 26:
+        return []
+    plain = all(isinstance(own, str | int | float) for own in value)
+    return [str(own) for own in value] if plain else []
+
+
+def end_of(value: Any) -> str:
+    """A reference as it is compared with another: its end, without box and dollars."""
+    text = str(value).rpartition(MARK)[2].strip().strip("$").strip()
+    if text.startswith("\\boxed{") and text.endswith("}"):
+        text = text[len("\\boxed{") : -1]
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+def is_prose(text: str) -> bool:
+    """Whether `text` is a solution in sentences, and no answer."""
+    return len(text.split()) >= 20 and len(re.findall(r"[.!?](?:\s|$)", text)) >= 2
 
 
 def is_brief(text: str) -> bool:
