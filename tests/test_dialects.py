@@ -48,7 +48,7 @@ SHAPES = {
         {"data_source": "openai/gsm8k", "prompt": ASKED, "ability": "math",
          "reward_model": {"style": "rule", "ground_truth": "12"},
          "extra_info": {"split": "train", "answer": f"{THOUGHT}\n#### 12", "question": Q}},
-        "12", 0, False),
+        "12", thought=False),
     "Open-Reasoner-Zero": shape(
         [{"from": "human", "value": Q}, {"from": "assistant", "ground_truth": {"value": "12"}}],
         "12", 0, False),

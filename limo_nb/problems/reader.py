@@ -599,7 +599,8 @@ class _Reading:
                 other = isinstance(found.value, str) and not is_brief(found.value)
                 if other and found.place != self.took.get("answer"):
                     self.took["worked"] = found.place
-                    return found.value
+                    before, mark, _ = found.value.rpartition(MARK)
+                    return before.rstrip("\n") if mark else found.value
         return ""
 
     def _may_be_reference(self, found: _Found, value: Any, chained: bool) -> bool:
