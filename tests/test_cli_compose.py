@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -248,3 +249,43 @@ def test_the_page_s_session_runs_as_it_stands(repository, tmp_path):
     assert len(rows_of(walk / "tokens.jsonl")) == len(chosen) <= 32
     assert (walk / "tuned" / "model" / "model.safetensors").exists()
     assert "difference (points)" in done.stdout
+
+
+# ---------------------------------------------------------------- a full disk
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a quarter of a megabyte; skips where none can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here: it takes root and Linux")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet"])
+def test_a_full_disk_is_named_and_nothing_is_left(small_disk, tmp_path, ending):
+    rng = random.Random(1)
+    rows = [
+        {"question": f"{n}: {rng.randbytes(2000).hex()}?", "response": f"\\boxed{{{n}}}",
+         "answer": str(n)} for n in range(300)
+    ]  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    write_records(rows, file)
+    held, out = file.read_bytes(), small_disk / f"out{ending}"
+    for words in (
+        ["grade", file, "--out", out], ["score", file, "--out", out],
+        ["select", file, "-k", 200, "--out", out],
+        *([["convert", file, out, "--to", "messages"]] if ending != ".csv" else []),
+        *([["decontaminate", file, "--against", "lab", "--out", out]] * ("json" in ending)),
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "limo_nb", *map(str, words)], cwd=tmp_path,
+            capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr, (words, done.stderr)
+        assert f"{out} could not be written" in done.stderr, (words, done.stderr)
+        assert list(small_disk.iterdir()) == [], words
+    assert file.read_bytes() == held
