@@ -62,7 +62,9 @@ def grade(
 
     if out is not None:
         out = rows_to(file, out, files.WRITTEN, replace, as_json)
-    reader, broken, ways = RowReader(parse_columns(columns)), [], set()
+    reader = RowReader(parse_columns(columns))
+    broken: list[str] = []
+    ways: set[str] = set()
     found: list[dict[str, Any]] = []
     with rows_from(file, most) as given:
         for place, record in files.read_records(given, broken):

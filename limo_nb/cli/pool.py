@@ -243,8 +243,8 @@ def sample(
     )
     check_written(file, ("--out", out, ()), ("--store", store, ()))
     broken: list[str] | None = [] if skip_broken else None
-    with rows_from(file, most) as given:
-        found = read_asked(given, parse_columns(columns), broken)
+    with rows_from(file, most) as asked:
+        found = read_asked(asked, parse_columns(columns), broken)
     for line in found.told():
         tell(line)
     engine = settings.engine.model_copy(update={"force": settings.engine.force or force})

@@ -47,7 +47,8 @@ def show(
     from limo_nb.problems.dialects import parse_columns
     from limo_nb.problems.reader import RowReader
 
-    reader, broken = RowReader(parse_columns(columns)), []
+    reader = RowReader(parse_columns(columns))
+    broken: list[str] = []
     ways: Counter[str] = Counter()
     first: tuple[Any, ReadRow] | None = None
     with rows_from(file, most if on_hub(file) else None) as given:

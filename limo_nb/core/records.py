@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 from datasets import Dataset
@@ -75,7 +75,8 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     if file == STREAM:
         yield sys.stdin.buffer
         return
-    with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as opened:
+    packed = file.name.lower().endswith(".gz")
+    with cast(IO[bytes], gzip.open(file)) if packed else file.open("rb") as opened:
         try:
             yield opened
         except (EOFError, gzip.BadGzipFile) as error:

@@ -39,7 +39,8 @@ def enter_questions(path: Path, columns: Mapping[str, str] | None = None) -> lis
     name. Raises ValueError that names every row without question or reference, and where
     rows of one benchmark have several tolerances.
     """
-    reader, faults = RowReader(columns), []
+    reader = RowReader(columns)
+    faults: list[str] = []
     groups: dict[str, list[dict[str, Any]]] = {}
     tolerances: dict[str, set[float]] = {}
     for number, (place, record) in enumerate(read_records(path, faults), 1):

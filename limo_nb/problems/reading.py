@@ -203,7 +203,7 @@ def read_choices(
 
     for _ in _sound(enumerate(read_records(path, broken), 1), read, broken, named=True):
         pass
-    rows = [{**problem, "row": number} for _, number, problem in best.values()]
+    rows: list[Any] = [{**problem, "row": number} for _, number, problem in best.values()]
     features = Features({**COLUMNS, "row": TEXTS["row"]})
     table = _gathered(iter(rows), features, str(path), broken)
     layout.reader.check_seen(str(path))

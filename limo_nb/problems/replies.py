@@ -112,7 +112,9 @@ def thought_in(turn: Mapping[str, Any]) -> str:
     for name in turn:
         if bare_name(str(name)) in NAMES["thought"][0] and isinstance(turn[name], str):
             return turn[name]
-    blocks = next((turn[name] for name in SAID if isinstance(turn.get(name), list)), [])
+    blocks: list[Any] = next(
+        (turn[name] for name in SAID if isinstance(turn.get(name), list)), []
+    )
     thoughts = [part.get("thinking") or part.get("reasoning") for part in blocks
                 if isinstance(part, Mapping)]  # fmt: skip
     return "".join(
