@@ -87,7 +87,8 @@ def test_stages_of_other_settings_are_left_out(made: Run, tmp_path: Path) -> Non
 def test_a_new_record_replaces_the_old_one_whole_or_not_at_all(
     made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record_run(made, "tiny", root=tmp_path)
+    record_run(made, "tiny", root=tmp_path, hours=7.5)
+    assert RecordedRun("tiny", tmp_path).facts["hours"] == 7.5
     monkeypatch.setattr(recorded_runs, "MOST_BYTES", 10)
     made.make("claims", lambda folder: write_json(folder / "claims.json", []))
     with pytest.raises(ValueError, match="more than 0"):

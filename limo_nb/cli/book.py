@@ -187,12 +187,17 @@ def record(
     name: Annotated[str, typer.Argument(help="The record: records/NAME/.")],
     profile: Profile = "mini",
     override: Overrides = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(min=0, help="All that it took, where it was interrupted on the way."),
+    ] = None,
 ) -> None:
     """Keep what a run has made, without texts, for the book to show beside its own."""
     from limo_nb.core.recorded_runs import record_run
     from limo_nb.core.runs import Run
 
-    made = record_run(Run(profile, parse_overrides(override)), name, override or [])
+    run = Run(profile, parse_overrides(override))
+    made = record_run(run, name, override or [], hours=hours)
     say(f"{made.home}: {', '.join(made.facts['stages'])}")
     say(made.told)
 

@@ -93,12 +93,14 @@ def recorded_names(root: Path | None = None) -> list[str]:
 
 
 def record_run(
-    run: Run, name: str, overrides: Sequence[str] = (), root: Path | None = None
-) -> RecordedRun:
+    run: Run, name: str, overrides: Sequence[str] = (), root: Path | None = None,
+    hours: float | None = None,
+) -> RecordedRun:  # fmt: skip
     """Keep what `run` has made as the record `name`, in the place of an earlier one.
 
     Only stages made with the run's own settings are taken; `overrides` ("KEY=VALUE") are
-    those that it was made with, for the command that makes it again. Whole or not at all:
+    those that it was made with, for the command that makes it again; `hours` are those of a
+    run that was interrupted, where a stage's seconds tell of its last process only. Whole or not at all:
     the record is built beside its place. Raises MissingArtifact where there is no stage,
     and ValueError where the record would have more than MOST_BYTES.
     """
@@ -115,7 +117,7 @@ def record_run(
         shutil.rmtree(partial, ignore_errors=True)
         for stage, artefact in made.items():
             _copy_stage(artefact, partial / stage)
-        facts = json.dumps(_facts(run, name, made, overrides))
+        facts = json.dumps(_facts(run, name, made, overrides, hours))
         write_json(partial / "record.json", json.loads(_without_places(facts)))
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         if size > MOST_BYTES:
@@ -176,7 +178,11 @@ def _holds_strings(kind: pa.DataType) -> bool:
 
 
 def _facts(
-    run: Run, name: str, made: Mapping[str, Artifact], overrides: Sequence[str]
+    run: Run,
+    name: str,
+    made: Mapping[str, Artifact],
+    overrides: Sequence[str],
+    hours: float | None,
 ) -> dict[str, Any]:
     """What `record.json` says of the run as a whole."""
     manifests = {stage: artefact.manifest for stage, artefact in made.items()}
@@ -196,7 +202,7 @@ def _facts(
         "versions": next(iter(manifests.values()))["versions"],
         "started": min(own["started"] for own in manifests.values()),
         "finished": max(own["started"] for own in manifests.values()),
-        "hours": round(sum(own["seconds"] for own in manifests.values()) / 3600, 2),
+        "hours": round(hours or sum(own["seconds"] for own in manifests.values()) / 3600, 2),
         "peak_memory_gib": max(own["peak_memory_gib"] for own in manifests.values()),
         "stages": list(made),
     }
