@@ -100,9 +100,9 @@ def record_run(
 
     Only stages made with the run's own settings are taken; `overrides` ("KEY=VALUE") are
     those that it was made with, for the command that makes it again; `hours` are those of a
-    run that was interrupted, where a stage's seconds tell of its last process only. Whole or not at all:
-    the record is built beside its place. Raises MissingArtifact where there is no stage,
-    and ValueError where the record would have more than MOST_BYTES.
+    run that was interrupted, where a stage's seconds tell of its last process only. Whole or
+    not at all: the record is built beside its place. Raises MissingArtifact where there is no
+    stage, and ValueError where the record would have more than MOST_BYTES.
     """
     made = dict(_own_stages(run))
     if not made:
