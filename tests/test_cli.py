@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from limo_nb import Run
+from limo_nb import __version__ as package_version
 from limo_nb.chains import formats
 from limo_nb.cli import base, book, chains, checks, evaluate
 from limo_nb.core import settings
@@ -162,6 +163,34 @@ def test_a_command_is_quick_to_ask_for_help() -> None:
     code = f"import sys, limo_nb.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(("width", "framed"), [("80", False), ("200", True)])
+def test_names_in_tables_are_whole_at_any_width(
+    tmp_path: Path, width: str, framed: bool
+) -> None:
+    for words, name in (
+        (["benchmarks"], "gym:"),
+        (["plan", "--model", "Qwen2.5-7B"], "offloaded"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "limo_nb", *words], cwd=tmp_path, capture_output=True,
+            text=True, env={**os.environ, "COLUMNS": width},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "…" not in done.stdout and name in done.stdout.replace("gym ", "gym: ")
+        assert ("┃" in done.stdout) is framed
+
+
+def test_the_version_and_where_an_error_arose(tmp_path: Path) -> None:
+    assert limo_nb(tmp_path, "--version").stdout == f"limo-nb {package_version}\n"
+    assert "Commands:" in limo_nb(tmp_path, "-h").stdout
+    for debug in ("", "1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "limo_nb", "status"], cwd=tmp_path, capture_output=True,
+            text=True, env={**os.environ, "LIMO_NB_DEBUG": debug},
+        )  # fmt: skip
+        assert done.returncode == 1 and ("Traceback" in done.stderr) is bool(debug)
 
 
 def test_choices_of_options_are_those_of_the_rooms() -> None:

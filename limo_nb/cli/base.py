@@ -252,13 +252,32 @@ def emit(
         return
     where = errors if str(rows) == "-" else console
     for part in shown:
-        if isinstance(part, Table):
-            part.columns[0].no_wrap = True  # names that are typed stay whole, also at 80
-            for column in part.columns[1:]:
-                column.overflow = "fold"
+        if isinstance(part, Table) and _fits(part, where):
+            part.columns[0].no_wrap = True
             where.print(part)
-        else:
-            where.print(named(str(part)), markup=False, highlight=False, soft_wrap=True)
+            continue
+        for line in _lines(part) if isinstance(part, Table) else [part]:
+            where.print(named(str(line)), markup=False, highlight=False, soft_wrap=True)
+
+
+def _fits(table: Table, where: Console) -> bool:
+    """Whether every word of a table, and every name in its first column, stays whole."""
+    widest = []
+    for column in table.columns:
+        texts = [str(column.header), *map(str, column.cells)]
+        words = texts if not widest else [word for text in texts for word in text.split()]
+        widest.append(max(map(len, words), default=0))
+    return sum(widest) + 3 * len(widest) + 1 <= where.width
+
+
+def _lines(table: Table) -> Iterator[str]:
+    """A table that is too wide: a line for each row, with the heads before its values."""
+    heads = [str(column.header) for column in table.columns]
+    if table.title:
+        yield f"{table.title}:"
+    for name, *cells in zip(*(column.cells for column in table.columns), strict=True):
+        told = (f"{head} {cell}" for head, cell in zip(heads[1:], cells, strict=True) if cell)
+        yield f"{name}: {'; '.join(told)}"
 
 
 def fact_lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -83,12 +83,13 @@ def known_shapes() -> dict[str, Shape]:
 def shape_of(model: str) -> Shape:
     """The shape of a known model, of a folder, a GGUF file or `lab:NAME`, or of a Hub model.
 
-    A name without its owner is enough. Raises ValueError that says what is known.
+    A name without its owner is enough, and a base model has the shape of its `-Instruct`.
+    Raises ValueError that says what is known.
     """
     shapes = known_shapes()
     plain = re.split("[@#]", model)[0]  # without a revision, and a file of the repository
     for name, shape in shapes.items():
-        if plain in (name, name.split("/")[1]):
+        if {plain, f"{plain}-Instruct"} & {name, name.split("/")[1]}:
             return shape
     from transformers import AutoConfig
 
