@@ -230,6 +230,19 @@ def test_the_page_has_the_names_that_the_reader_knows(repository):
     assert told == COLUMNS_OF
 
 
+def test_every_command_s_example_is_a_line_of_the_page(repository):
+    """So it works as it stands: the session runs, in a slow test."""
+    page = (repository / "book" / "files.md").read_text("utf-8").splitlines()
+    modules = [
+        f"limo_nb.cli.{n}" for n in ("show", "pool", "grade", "chains", "sft", "evaluate")
+    ]
+    own = [info for info in app.registered_commands if info.callback.__module__ in modules]
+    for info in own:
+        example = (info.epilog or "").removeprefix("Example: ")
+        assert example.startswith(f"limo-nb {info.callback.__name__}"), info.callback.__name__
+        assert example in page or info.callback.__name__ == "benchmarks", example
+
+
 @pytest.mark.slow
 def test_the_page_s_session_runs_as_it_stands(repository, tmp_path):
     """From questions to a fine-tuned model: every line of it, one after the other."""

@@ -60,6 +60,15 @@ def test_models_of_the_profiles_need_no_network(name):
         assert planner.shape_of(model).parameters > 0
 
 
+def test_a_base_model_has_the_shape_of_its_instruct():
+    shape_of = planner.shape_of
+    assert (
+        shape_of("Qwen2.5-7B")
+        == shape_of("Qwen/Qwen2.5-7B")
+        == shape_of("Qwen/Qwen2.5-7B-Instruct")
+    )
+
+
 def test_a_folder_s_shape_is_its_model_s(tmp_path):
     config = Qwen2Config(
         vocab_size=600, hidden_size=48, intermediate_size=96, num_hidden_layers=3,

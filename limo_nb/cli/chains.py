@@ -40,7 +40,7 @@ FormatName = Literal[
 ]  # of chains.formats
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb score graded.jsonl --out scored.jsonl")
 def score(
     file: File,
     out: Annotated[Path | None, typer.Option(help="Rows with scores, level as band.")] = None,
@@ -143,7 +143,7 @@ def _mean(values: Iterable[float | None]) -> str:
     return f"{sum(known) / len(known):.2f}" if known else ""
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb convert rows.jsonl messages.jsonl --to messages")
 def convert(
     file: File,
     out: Annotated[Path, typer.Argument(help="The file to write: .json, .jsonl, .parquet.")],

@@ -44,7 +44,9 @@ ProtocolName = Literal["paper-v1", "paper-v3", "greedy"]  # of evaluation/protoc
 Out = Annotated[Path | None, typer.Option(help="Folder for runs; default runs/evaluate.")]
 
 
-@app.command(cls=Continued)
+@app.command(
+    cls=Continued, epilog="Example: limo-nb evaluate -m tuned/model -b exam.jsonl --out after"
+)
 def evaluate(
     model: Model,
     benchmark: Names,
@@ -181,7 +183,7 @@ def _disagreements(rows: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[
 BROAD = ("in domain", "out of domain", "all")  # groups of several benchmarks
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb compare --a after/*-greedy-* --b before/*-greedy-*")
 def compare(
     a: Annotated[
         list[Path], typer.Option("--a", help="A folder that `evaluate` made; repeatable.")
@@ -249,7 +251,7 @@ def _comparison_shown(rows: list[Any]) -> Iterator[Table | str]:
         )
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb benchmarks")
 def benchmarks(as_json: AsJson = False) -> None:
     """The benchmarks, where they come from, and what is known to be wrong with them."""
     from limo_nb.core.pins import locked

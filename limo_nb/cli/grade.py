@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from limo_nb.problems.reader import ReadRow
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb grade answers.jsonl --out graded.jsonl")
 def grade(
     file: Annotated[
         Path, typer.Argument(callback=there, help="Rows with a reference and a response.")

@@ -57,7 +57,10 @@ def _tell(facts: dict[str, Any], broken: list[str] | None, as_json: bool, out: P
     emit(facts | {"broken": broken or []}, as_json, fact_lines(facts), out)
 
 
-@app.command()
+@app.command(
+    epilog="Example: limo-nb decontaminate questions.jsonl --against exam.jsonl --duplicates "
+    "--out clean.jsonl"
+)
 def decontaminate(
     file: File,
     against: Annotated[
@@ -195,7 +198,11 @@ def _sources(against: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-@app.command(cls=Continued)
+@app.command(
+    cls=Continued,
+    epilog="Example: limo-nb sample clean.jsonl -m lab:reasoner --samples 4 --temperature 0.8 "
+    "--out answers.jsonl",
+)
 def sample(
     file: File,
     model: Model,
@@ -259,7 +266,7 @@ def sample(
     _tell(facts | {"seconds": round(time.monotonic() - started, 1)}, broken, as_json, out)
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb select scored.jsonl -k 32 --out rows.jsonl")
 def select(
     file: File,
     k: Annotated[int, typer.Option("-k", "--count", min=1, help="Questions to choose.")],

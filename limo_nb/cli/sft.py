@@ -104,7 +104,7 @@ def _read(
     return found.rows, found.places
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb encode rows.jsonl -m lab:foundation --out tokens.jsonl")
 def encode(
     file: File,
     model: Model,
@@ -165,7 +165,10 @@ def _encoded_shown(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
         yield f"  ids    {row['ids']}\n  labels {row['labels']}"
 
 
-@app.command(cls=Continued)
+@app.command(
+    cls=Continued,
+    epilog="Example: limo-nb sft rows.jsonl -m lab:foundation --epochs 4 --folder tuned",
+)
 def sft(
     file: File,
     model: Model,
@@ -241,7 +244,7 @@ def sft(
     emit(found, as_json, lines)
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb launch tuned --print")
 def launch(
     folder: Annotated[
         Path,
@@ -285,7 +288,7 @@ def launch(
     emit({"ranks": machines.ranks, "files": texts}, as_json, lines)
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb plan --model Qwen2.5-7B --gpus 8 --zero 3")
 def plan(
     model: Annotated[str, typer.Option(help="A model's name, folder or GGUF file.")],
     gpus: Annotated[int, typer.Option(min=1, help="Over all nodes.")] = 8,

@@ -33,7 +33,7 @@ WIDE = 400  # characters of a text that are shown
 QUESTIONS = 60  # that `examples` writes
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb show questions.jsonl")
 def show(
     file: Annotated[
         Path, typer.Argument(callback=there, help="Any file of rows; -: lines of JSON.")
@@ -106,7 +106,7 @@ def _cut(value: Any) -> str:
     return text if len(text) <= WIDE else f"{text[: WIDE - 1]}…"
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb examples walk")
 def examples(
     folder: Annotated[Path, typer.Argument(help="A new folder for them.")] = Path("examples"),
     as_json: AsJson = False,
@@ -138,7 +138,7 @@ def examples(
     emit(told, as_json, [f"{path}: {count} rows" for path, count in told.items()])
 
 
-@app.command()
+@app.command(epilog="Example: limo-nb view scored.jsonl --out chains.html")
 def view(
     file: Annotated[Path, typer.Argument(callback=there, help="Any file of rows.")],
     other: Annotated[
