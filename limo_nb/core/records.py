@@ -240,7 +240,9 @@ def write_records(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
         write_lines(rows, file)
     elif kind == ".parquet":
         with _whole(file) as partial:
-            Dataset.from_list(_even([_storable(row) for row in rows])).to_parquet(str(partial))
+            # By Arrow itself: where a disk is full, `datasets` would end the process.
+            table = pa.Table.from_pylist(_even([_storable(row) for row in rows]))
+            parquet.write_table(table, partial)
     elif kind == ".csv":
         _write_cells(_even([_storable(row) for row in rows]), file)
     else:
