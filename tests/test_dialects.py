@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from limo_nb.problems.dialects import COLUMNS_OF, parse_columns
-from limo_nb.problems.reader import RowReader, Unclear
+from limo_nb.problems.reader import RowReader
+from limo_nb.problems.row_columns import Unclear
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "schemas.jsonl"
 Q = "A shop sells pens at 3 dollars each. How many dollars do 4 pens cost?"

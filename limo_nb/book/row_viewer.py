@@ -16,7 +16,8 @@ from typing import Any
 
 from limo_nb.grading.extraction import split_thought
 from limo_nb.problems import plain_answer
-from limo_nb.problems.reader import ReadChain, ReadRow, RowReader
+from limo_nb.problems.reader import ReadRow, RowReader
+from limo_nb.problems.row_chains import ReadChain
 
 PAGE = "row_viewer.html"
 DATA = "/*DATA*/"  # where the page takes its rows

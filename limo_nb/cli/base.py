@@ -262,7 +262,7 @@ def emit(
 
 def _fits(table: Table, where: Console) -> bool:
     """Whether every word of a table, and every name in its first column, stays whole."""
-    widest = []
+    widest: list[int] = []
     for column in table.columns:
         texts = [str(column.header), *map(str, column.cells)]
         words = texts if not widest else [word for text in texts for word in text.split()]
