@@ -33,7 +33,7 @@ from limo_nb.problems.replies import (
 from limo_nb.problems.row_chains import ChainColumns, ReadChain
 from limo_nb.problems.row_columns import (
     WRAPPING,
-    Found,
+    FoundValue,
     agreed,
     is_empty,
     names_of,
@@ -161,7 +161,7 @@ class _Reading(ChainColumns):
             used=frozenset(self.used), **simple,
         )  # fmt: skip
 
-    def _question(self, turns_place: Found | None) -> tuple[str | None, str | None]:
+    def _question(self, turns_place: FoundValue | None) -> tuple[str | None, str | None]:
         """(question, system prompt)."""
         said = []
         while self.turns and self.turns[0][0] == "system":
@@ -180,7 +180,7 @@ class _Reading(ChainColumns):
                 return self._with_input(found, text), system
         return None, system
 
-    def _paired(self, turns_place: Found, question: str | None) -> str | None:
+    def _paired(self, turns_place: FoundValue, question: str | None) -> str | None:
         """The user's turn of the conversation whose reply is the chain, if it has one."""
         asked = [text for role, text, _ in self.turns if role == "user"]
         if "question" in self.columns or not asked:
@@ -188,7 +188,7 @@ class _Reading(ChainColumns):
         self.took["question"] = turns_place.place
         return asked[0]
 
-    def _asked(self, found: Found, turns_place: Found | None) -> str | None:
+    def _asked(self, found: FoundValue, turns_place: FoundValue | None) -> str | None:
         """The question in `found`: its text, or the user's turn."""
         if turns_place is not None and found.place == turns_place.place:
             self._check_turns()
@@ -204,7 +204,7 @@ class _Reading(ChainColumns):
             raise ValueError(f"the question in {found.place} is not text")
         return None
 
-    def _with_input(self, found: Found, text: str) -> str:
+    def _with_input(self, found: FoundValue, text: str) -> str:
         """A question with what stands beside it: Alpaca's input, a passage, options."""
         if self.record.get("history"):
             raise ValueError("has a history: a chain has one question and one solution")
@@ -239,7 +239,7 @@ class _Reading(ChainColumns):
 
     # ------------------------------------------------------------ answer
     def _answer(
-        self, chains: list[ReadChain], thought: Found | None
+        self, chains: list[ReadChain], thought: FoundValue | None
     ) -> tuple[Any, list[ReadChain], str]:
         """(reference, chains, solution): a solution is a chain where there is no other."""
         answer, worked = self._reference(bool(chains))
@@ -315,7 +315,7 @@ class _Reading(ChainColumns):
                     return before.rstrip("\n") if mark else found.value
         return ""
 
-    def _may_be_reference(self, found: Found, value: Any, chained: bool) -> bool:
+    def _may_be_reference(self, found: FoundValue, value: Any, chained: bool) -> bool:
         """Whether a column of references has one: a label may be many other things."""
         if self.took.get("chain") == found.place:
             return False
@@ -332,7 +332,7 @@ class _Reading(ChainColumns):
             return chr(65 + answer) if 0 <= answer < len(options) else answer
         return answer
 
-    def _split(self, found: Found, value: Any) -> tuple[Any, str]:
+    def _split(self, found: FoundValue, value: Any) -> tuple[Any, str]:
         """GSM8K's column, with the solution in front; and a whole solution with a box."""
         self._take("answer", found)
         if not isinstance(value, str):

@@ -422,9 +422,11 @@ def _answer(read: ReadRow, record: Any, layout: Layout, place: str) -> tuple[str
     solution = read.solution or (read.chains[0].text if read.chains else "")
     if layout.boxed:
         return final_answer(str(record.get(layout.boxed) or ""), True) or "", solution
+    whole = plain_answer(record.get(layout.fields.get("answer", "answer")))
+    if layout.mark and layout.mark in whole:
+        solution, _, answer = whole.rpartition(layout.mark)
+        return answer, solution
     answer = plain_answer(read.answer)
-    if layout.mark and layout.mark in answer:
-        solution, _, answer = answer.rpartition(layout.mark)
     if layout.answered and read.answer is None and not layout.reader.has(record, "answer"):
         raise ValueError(f"{place}: no answer{_columns_told(record, 'answer')}")
     return answer, solution

@@ -178,7 +178,7 @@ def mark_of(mark: Any) -> bool | None:
     return RIGHT.get(bare_name(str(mark)))
 
 
-def listed(value: Any) -> list[Any]:
+def as_marks(value: Any) -> list[Any]:
     """`value` as a list; one of marks may be JSON, as in CSV files."""
     if isinstance(value, str) and value[:1] == "[":
         try:

@@ -13,9 +13,9 @@ from limo_nb.problems.dialects import GRADES_OF, NAMES, THOUGHTS_OF, bare_name, 
 from limo_nb.problems.replies import (
     IN_TEXT,
     SWITCHES,
+    as_marks,
     is_brief,
     is_turn,
-    listed,
     mark_of,
     opened,
     parts_of,
@@ -24,7 +24,7 @@ from limo_nb.problems.replies import (
     turn_of,
     turns_or,
 )
-from limo_nb.problems.row_columns import Columns, Found, agreed, names_of
+from limo_nb.problems.row_columns import Columns, FoundValue, agreed, names_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class ChainColumns(Columns):
         """Of `record`, with `columns` that were named."""
         super().__init__(record, columns)
         self.grades: list[bool | None] | None = None  # what was said beside each chain
-        self.thoughts: Found | None = None  # several, apart from their chains
+        self.thoughts: FoundValue | None = None  # several, apart from their chains
         self.blanks: list[int] = []  # places of empty generations, whose marks go with them
         self.options: list[str] = []  # of a question with several
         self.turns: list[tuple[str, Any, Mapping]] = []  # of a conversation, its system's apart
 
-    def _conversation(self) -> tuple[Found | None, list[tuple[str, Any, Mapping]]]:
+    def _conversation(self) -> tuple[FoundValue | None, list[tuple[str, Any, Mapping]]]:
         """The first column of turns, and the turns: (role, what is said, the turn)."""
         for what in ("question", "chain"):
             for group in self._groups(what):
@@ -71,21 +71,23 @@ class ChainColumns(Columns):
                 + (", ".join(roles) or "(none)")
             )
 
-    def _thought(self) -> Found | None:
+    def _thought(self) -> FoundValue | None:
         """A column with the thought apart; switches such as "on" are none."""
         for group in self._groups("thought"):
             for found in group:
                 value = opened(found.value)
                 if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-                    self.thoughts = Found(found.place, value)
+                    self.thoughts = FoundValue(found.place, value)
                     value = "\n".join(value)
                 if isinstance(value, str) and bare_name(value) not in SWITCHES:
                     inside, behind = parts_of(value)
                     alone = inside is not None and not behind.strip()
-                    return Found(found.place, inside if alone else value)
+                    return FoundValue(found.place, inside if alone else value)
         return None
 
-    def _chains(self, turns_place: Found | None, thought: Found | None) -> list[ReadChain]:
+    def _chains(
+        self, turns_place: FoundValue | None, thought: FoundValue | None
+    ) -> list[ReadChain]:
         """The chains beside a `solution`: the first way in which there are some."""
         ways: tuple[Callable[[], list[str]], ...] = (
             self._several, self._taught, lambda: self._replied(turns_place), self._single,
@@ -98,14 +100,14 @@ class ChainColumns(Columns):
                 return [ReadChain(text) for text in self._with_thoughts(texts, thought)]
         return []
 
-    def _with_thoughts(self, texts: list[str], thought: Found | None) -> list[str]:
+    def _with_thoughts(self, texts: list[str], thought: FoundValue | None) -> list[str]:
         """`texts` with the thoughts that their row has apart: one each, or one for one."""
         if thought is None or self.took["chain"] == thought.place:
             return texts
         several = self.thoughts
         if several is not None and len(several.value) == len(texts):
             pairs = zip(several.value, texts, strict=True)
-            return [self._thinking(Found(several.place, own), text) for own, text in pairs]
+            return [self._thinking(FoundValue(several.place, own), text) for own, text in pairs]
         return [self._thinking(thought, texts[0])] if len(texts) == 1 else texts
 
     def _taught(self) -> list[str]:
@@ -117,7 +119,7 @@ class ChainColumns(Columns):
             return self._single() or self._teachers()
         return texts
 
-    def _thinking(self, thought: Found, text: str) -> str:
+    def _thinking(self, thought: FoundValue, text: str) -> str:
         """`text` with the thought that its row has apart, unless it is in it already."""
         if parts_of(text)[0] is not None or thought.value.strip() in text:
             return text
@@ -142,7 +144,7 @@ class ChainColumns(Columns):
                 return texts
         return []
 
-    def _listed(self, found: Found) -> list[str]:
+    def _listed(self, found: FoundValue) -> list[str]:
         """The replies in a list; choices may be options, and code anything, instead."""
         items, name = opened(found.value), bare_name(found.place.rpartition(".")[2])
         if name == "choices":
@@ -192,7 +194,7 @@ class ChainColumns(Columns):
                 return mark_of(self.record[column])
         return None
 
-    def _replied(self, turns_place: Found | None) -> list[str]:
+    def _replied(self, turns_place: FoundValue | None) -> list[str]:
         """The assistant's turn of a conversation."""
         for role, text, turn in self.turns:
             if role == "assistant" and turns_place is not None:
@@ -246,7 +248,7 @@ class ChainColumns(Columns):
         grades = self.grades
         every = (found for group in self._groups("correct") for found in group)
         for found in every if grades is None else ():
-            value = listed(found.value)
+            value = as_marks(found.value)
             if bare_name(found.place) == "score" and not _are_bools(value):
                 continue
             marks = [mark_of(mark) for mark in value]
@@ -282,7 +284,7 @@ def _are_bools(values: list[Any]) -> bool:
     return all(isinstance(value, bool) for value in values)
 
 
-def _wordy(found: list[tuple[Found, list[str]]]) -> list[tuple[Found, list[str]]]:
+def _wordy(found: list[tuple[FoundValue, list[str]]]) -> list[tuple[FoundValue, list[str]]]:
     """Those of `found` that are more than answers, if any is: the others come out of it."""
     long = [pair for pair in found if not all(map(is_brief, pair[1]))]
     return long or found

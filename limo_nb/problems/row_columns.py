@@ -22,7 +22,7 @@ class Unclear(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundValue:
     """A value that a record has for something."""
 
     place: str  # as a reader would write it: "messages", "reward_model.ground_truth"
@@ -48,19 +48,19 @@ class Columns:
                     name, inner = f"{name}.body", opened(inner.get("body"))
         self.places = places_of(tuple(names_of(layer) for _, layer in self.layers))
 
-    def _groups(self, what: str) -> Iterator[list[Found]]:
+    def _groups(self, what: str) -> Iterator[list[FoundValue]]:
         """What the record has for `what`: a list for each group, empty values left out."""
         if what in self.columns:
             value = self._named(what)
             if value is not None:
-                yield [Found(self.columns[what], value)]
+                yield [FoundValue(self.columns[what], value)]
             return
         for group in self.places[what]:
             found = []
             for number, name in group:
                 prefix, layer = self.layers[number]
                 if not is_empty(layer[name]):
-                    found.append(Found(prefix + name, layer[name]))
+                    found.append(FoundValue(prefix + name, layer[name]))
             if found:
                 yield found
 
@@ -88,7 +88,7 @@ class Columns:
             return self._take(what, group[0])
         return None
 
-    def _take(self, what: str, found: Found) -> Any:
+    def _take(self, what: str, found: FoundValue) -> Any:
         self.took[what] = found.place
         if found.place in self.record and what in REPLACED:
             self.used.add(found.place)
@@ -108,9 +108,9 @@ def is_empty(value: Any) -> bool:
 
 def agreed(
     what: str,
-    found: Sequence[tuple[Found, Any]],
+    found: Sequence[tuple[FoundValue, Any]],
     same: Callable[[Any, Any], Any] | None = None,
-) -> tuple[Found, Any]:
+) -> tuple[FoundValue, Any]:
     """The one of `found` that is meant. Raises Unclear where two say different things."""
     chosen, value = found[0]
     for other, own in found[1:]:
