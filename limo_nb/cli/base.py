@@ -215,7 +215,7 @@ def _spool(file: Path, most: int | None, copy: Path) -> None:
     write_lines(hub_rows(str(file), most), copy)
 
 
-def with_own_names(text: str) -> str:
+def renamed(text: str) -> str:
     """`text` with FILE's name in the place of its copy's."""
     for path, name in copied.items():
         text = text.replace(path, name)
@@ -248,7 +248,7 @@ def emit(
     On standard error where the standard output has the `rows`.
     """
     if as_json:
-        print(with_own_names(json.dumps(document, ensure_ascii=False, default=str)))
+        print(renamed(json.dumps(document, ensure_ascii=False, default=str)))
         return
     where = errors if str(rows) == "-" else console
     for part in shown:
@@ -257,9 +257,7 @@ def emit(
             where.print(part)
             continue
         for line in _lines(part) if isinstance(part, Table) else [part]:
-            where.print(
-                with_own_names(str(line)), markup=False, highlight=False, soft_wrap=True
-            )
+            where.print(renamed(str(line)), markup=False, highlight=False, soft_wrap=True)
 
 
 def _fits(table: Table, where: Console) -> bool:
@@ -304,4 +302,4 @@ def say(text: object) -> None:
 
 def tell(text: str) -> None:
     """The same on standard error: what is not the result."""
-    print(with_own_names(text), file=sys.stderr, flush=True)
+    print(renamed(text), file=sys.stderr, flush=True)
