@@ -138,7 +138,7 @@ BAD = {  # words with FILE, what FILE holds, what is said in one line
     "encode": ("encode FILE -m lab:foundation", b'{"question": "q"}', "no chain"),
     "sft": ("sft FILE -m ./nowhere", b'{"question": "q", "solution": "s 1"}', "nowhere"),
     "evaluate": ("evaluate -m lab:weak -b FILE", b'{"question": "q"}', "no answer"),
-    "convert": ("convert FILE out.jsonl --to trl", b"{}", "Invalid value for '--to'"),
+    "convert": ("convert FILE out.jsonl --to csv", b"{}", "Invalid value for '--to'"),
     "columns": ("score FILE --columns x", b"{}", "is not WHAT=COLUMN"),
     "unclear": ("show FILE", b'{"question": "a?", "problem": "b?"}', "which is the question"),
     "packed": ("show FILE.gz", b"no gzip", "not a whole gzip file"),
@@ -165,7 +165,7 @@ def test_bad_input_is_told_in_a_line(name, tmp_path):
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
     assert said.replace("FILE", file.name) in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.strip()]) < 9, done.stderr
-    left = {path.name for path in tmp_path.iterdir()} - {file.name, "S", "runs"}
+    left = {path.name for path in tmp_path.iterdir()} - {file.name, "S", "runs", ".lock"}
     assert not left and file.read_bytes() == held
 
 

@@ -127,7 +127,7 @@ def test_launch_reads_the_prepared_folder(file, model, tmp_path):
         path.name: path.read_text() for path in set(folder.iterdir()) - {*prepared}
     }
     _, message, _ = call("sft", file, "--model", model, "--ranks", 0, fails=True)
-    assert "0 is not in the range" in message
+    assert "Invalid value for '--ranks'" in message
     words = ("sft", file, "--model", model, "--prepare", "--ranks", 32, "--batch-size", 33)
     _, _, message = call(*words, "--folder", tmp_path / "other", fails=True)
     assert "sft.batch_size=33 is not a multiple of sft.ranks=32" in message

@@ -297,7 +297,7 @@ def test_corrupt_rows_of_a_file_are_named(tmp_path):
     for message in (
         "line 2: not valid JSON", "line 4: no chain (found: question)",
         "line 5: expected a mapping", "line 6: no chain (found: question, solution)",
-        "line 7: no question", "line 8: the solution has half a character",
+        "line 7: no question", "line 8: the chain has half a character",
     ):  # fmt: skip
         assert message in text
     assert ", line 1:" not in text and ", line 3:" not in text

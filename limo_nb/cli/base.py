@@ -215,7 +215,7 @@ def _spool(file: Path, most: int | None, copy: Path) -> None:
     write_lines(hub_rows(str(file), most), copy)
 
 
-def renamed(text: str) -> str:
+def with_names_of_files(text: str) -> str:
     """`text` with FILE's name in the place of its copy's."""
     for path, name in copied.items():
         text = text.replace(path, name)
@@ -248,7 +248,7 @@ def emit(
     On standard error where the standard output has the `rows`.
     """
     if as_json:
-        print(renamed(json.dumps(document, ensure_ascii=False, default=str)))
+        print(with_names_of_files(json.dumps(document, ensure_ascii=False, default=str)))
         return
     where = errors if str(rows) == "-" else console
     for part in shown:
@@ -257,7 +257,9 @@ def emit(
             where.print(part)
             continue
         for line in _lines(part) if isinstance(part, Table) else [part]:
-            where.print(renamed(str(line)), markup=False, highlight=False, soft_wrap=True)
+            where.print(
+                with_names_of_files(str(line)), markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _fits(table: Table, where: Console) -> bool:
@@ -302,4 +304,4 @@ def say(text: object) -> None:
 
 def tell(text: str) -> None:
     """The same on standard error: what is not the result."""
-    print(renamed(text), file=sys.stderr, flush=True)
+    print(with_names_of_files(text), file=sys.stderr, flush=True)

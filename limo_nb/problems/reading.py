@@ -274,7 +274,6 @@ def _chain_rows(read: ReadRow, record: Any, place: str) -> Iterator[dict[str, An
             row["chain"] = number
         if mark is not None:
             row["correct"] = mark
-        _storable({name: row[name] for name in ("question", "solution")}, place)
         yield row
 
 
@@ -292,6 +291,7 @@ def _worded(text: str | None, what: str, record: Any, place: str) -> str:
     """`text`, which must have a word; ValueError says what is missing and what there is."""
     if text is None or not text.strip():
         raise ValueError(f"{place}: no {what}{_columns_told(record, what)}")
+    _storable({what: text}, place)
     if not any(map(str.isalnum, text)):
         raise ValueError(f"{place}: the {what} has no words")
     return text
