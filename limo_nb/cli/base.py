@@ -82,6 +82,16 @@ def there(file: Path) -> Path:
     return file
 
 
+File = Annotated[
+    Path,
+    typer.Argument(
+        callback=there,
+        help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines of JSON; a folder of "
+        "these, or OWNER/NAME of the Hub.",
+    ),
+]
+
+
 def if_there(file: Path | None) -> Path | None:
     """The same for a file that need not be named."""
     return file and there(file)

@@ -13,6 +13,7 @@ from rich.table import Table
 from limo_nb.cli.base import (
     AsJson,
     Columns,
+    File,
     Replace,
     Rows,
     SkipBroken,
@@ -24,17 +25,9 @@ from limo_nb.cli.base import (
     rows_from,
     rows_to,
     tell,
-    there,
 )
 from limo_nb.core.settings import SYSTEM_PROMPT
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        callback=there,
-        help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines; OWNER/NAME of the Hub.",
-    ),
-]
 FormatName = Literal[
     "limo", "alpaca", "sharegpt", "messages", "trl", "verl"
 ]  # of chains.formats

@@ -12,6 +12,7 @@ import typer
 from limo_nb.cli.base import (
     AsJson,
     Columns,
+    File,
     Replace,
     Rows,
     app,
@@ -21,7 +22,6 @@ from limo_nb.cli.base import (
     rows_from,
     rows_to,
     tell,
-    there,
 )
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: limo-nb grade answers.jsonl --out graded.jsonl")
 def grade(
-    file: Annotated[
-        Path, typer.Argument(callback=there, help="Rows with a reference and a response.")
-    ],
+    file: File,
     out: Annotated[
         Path | None, typer.Option(help="Rows with verdicts; -: to the output.")
     ] = None,

@@ -14,6 +14,7 @@ from limo_nb.cli.base import (
     AsJson,
     Columns,
     Continued,
+    File,
     Force,
     MaxNewTokens,
     Model,
@@ -36,16 +37,9 @@ from limo_nb.cli.base import (
     rows_from,
     rows_to,
     tell,
-    there,
 )
 from limo_nb.core.settings import Normalisation
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        callback=there, help="JSONL, JSON, CSV (also .gz), Parquet, Arrow; -: lines of JSON."
-    ),
-]
 Out = Annotated[
     Path | None, typer.Option(help="Where the rows go; else to the standard output.")
 ]

@@ -17,6 +17,7 @@ from limo_nb.cli.base import (
     AsJson,
     Columns,
     Continued,
+    File,
     Force,
     Model,
     Overrides,
@@ -41,13 +42,6 @@ from limo_nb.sft.planner import Offload
 if TYPE_CHECKING:
     from limo_nb.sft import Plan
 
-File = Annotated[
-    Path,
-    typer.Argument(
-        callback=there,
-        help="Rows with question and chain: JSONL, JSON, CSV (also .gz), Parquet; -: lines.",
-    ),
-]
 Variant = Annotated[
     str | None, typer.Option("--variant", help="A variant of the profile's settings.")
 ]

@@ -13,6 +13,7 @@ import typer
 from limo_nb.cli.base import (
     AsJson,
     Columns,
+    File,
     Replace,
     Rows,
     app,
@@ -23,7 +24,6 @@ from limo_nb.cli.base import (
     name_broken,
     on_hub,
     rows_from,
-    there,
 )
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ QUESTIONS = 60  # that `examples` writes
 
 @app.command(epilog="Example: limo-nb show questions.jsonl")
 def show(
-    file: Annotated[
-        Path, typer.Argument(callback=there, help="Any file of rows; -: lines of JSON.")
-    ],
+    file: File,
     columns: Columns = None,
     most: Annotated[int, typer.Option("--rows", min=1, help="Rows that are read.")] = 1000,
     as_json: AsJson = False,
@@ -140,7 +138,7 @@ def examples(
 
 @app.command(epilog="Example: limo-nb view scored.jsonl --out chains.html")
 def view(
-    file: Annotated[Path, typer.Argument(callback=there, help="Any file of rows.")],
+    file: File,
     other: Annotated[
         Path | None, typer.Argument(callback=if_there, help="Another, side by side.")
     ] = None,
