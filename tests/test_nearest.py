@@ -61,7 +61,8 @@ def test_the_command_lists_and_drops_nothing_for_it(tmp_path):
     rows = [{"question": pair["paraphrase"]} for pair in PAIRS[:5]]
     rows.append({"question": PAIRS[0]["original"]})
     file = write(tmp_path / "p.jsonl", rows)
-    options = ("--nearest", model, "--similarity", "-1", "--top", "2")
+    list_ = tmp_path / "nearest.jsonl"
+    options = ("--nearest", model, "--list", list_, "--similarity", "-1", "--top", "2")
     facts = call("decontaminate", file, "--against", exam, *options)
     assert facts["kept"] == facts["pairs to look at"] == 5  # what fell is in the report
     listed = rows_of(Path(facts["list"]))
@@ -76,6 +77,7 @@ def test_a_missing_model_is_told_before_anything_is_written(tmp_path):
     exam = write(tmp_path / "exam.jsonl", [{"id": 1, "question": "B?"}])
     missing = str(tmp_path / "nowhere")
     arguments = ["decontaminate", str(file), "--against", str(exam), "--nearest", missing]
+    arguments += ["--list", str(tmp_path / "nearest.jsonl")]
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, ValueError) and missing in str(done.exception)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exam.jsonl", "p.jsonl"]
