@@ -14,6 +14,7 @@ from graded import results_of
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.paper import reported
+from limo_nb.core.recorded_runs import RecordedRun
 from limo_nb.core.runs import Run
 from limo_nb.evaluation import RESULTS, accuracies, wilson
 from limo_nb.evidence import (
@@ -32,6 +33,8 @@ from limo_nb.evidence.judging import (
     UNDECIDED,
     UNTESTED,
 )
+from limo_nb.evidence.measuring import tables_of_records
+from limo_nb.evidence.recorded import REAL
 from limo_nb.experiments import differences, elicitation
 from limo_nb.lab.world import IN_DOMAIN
 
@@ -518,3 +521,21 @@ def test_margins_are_drawn_where_something_was_measured(repository: Path) -> Non
     assert show.margins(of_runs, judging.judge(of_runs, {}), "nothing") is None
     figure = show.margins(known, judging.judge(known, made_up()), "All claims held")
     assert len(figure.axes[0].get_yticklabels()) >= 10
+
+
+# ------------------------------------------------------------------ the record of a real model
+def test_the_real_model_s_record_decides_what_was_predicted_of_it(repository: Path) -> None:
+    """Every claim about it has its numbers, and no verdict disagrees with them."""
+    own = [claim for claim in load_ledger() if claim.record == REAL]
+    rows = judge(own, {}, False, tables_of_records(repository))
+    assert len(rows) == len(own) == 6 and not disagreements(own, rows)
+    for claim, row in zip(own, rows, strict=True):
+        assert claim.prediction and measured_told(row)
+        assert row["verdict"] in (
+            "reproduced",
+            "contradicted",
+            "undecided",
+            "no effect of size",
+        )
+    facts = RecordedRun(REAL, repository).facts
+    assert facts["profile"]["name"] == REAL and facts["hours"] > 0 and facts["hardware"]
