@@ -526,11 +526,11 @@ def test_margins_are_drawn_where_something_was_measured(repository: Path) -> Non
 # ------------------------------------------------------------------ the record of a real model
 def test_the_real_model_s_record_decides_what_was_predicted_of_it(repository: Path) -> None:
     """Every claim about it has its numbers, and no verdict disagrees with them."""
-    own = [claim for claim in load_ledger() if claim.record == REAL]
-    rows = judge(own, {}, False, tables_of_records(repository))
-    assert len(rows) == len(own) == 6 and not disagreements(own, rows)
+    own = [claim for claim in rules.load_ledger() if claim.record == REAL]
+    rows = judging.judge(own, {}, False, tables_of_records(repository))
+    assert len(rows) == len(own) == 6 and not judging.disagreements(own, rows)
     for claim, row in zip(own, rows, strict=True):
-        assert claim.prediction and measured_told(row)
+        assert claim.prediction and judging.measured_told(row)
         assert row["verdict"] in (
             "reproduced",
             "contradicted",
