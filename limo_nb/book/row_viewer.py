@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from limo_nb.grading.extraction import split_thought
 from limo_nb.problems import plain_answer
 from limo_nb.problems.reader import ReadRow, RowReader
+from limo_nb.problems.replies import parts_of
 from limo_nb.problems.row_chains import ReadChain
 
 PAGE = "row_viewer.html"
@@ -82,10 +82,7 @@ def _entry(read: ReadRow, question: str) -> dict[str, Any]:
 def _chain(chain: ReadChain, record: Any) -> dict[str, Any]:
     """What is shown of a chain: thought and reply apart, the verdict and why, its score."""
     rest = record if isinstance(record, Mapping) else {}
-    try:
-        thought, said = split_thought(chain.text)
-    except ValueError:  # a thought that ends nowhere, or twice
-        thought, said = None, chain.text
+    thought, said = parts_of(chain.text)
     score = rest.get("score")
     return {
         "thought": thought, "said": said, "correct": chain.correct,

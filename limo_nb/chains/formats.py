@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limo_nb.core.file_names import kind_of
 from limo_nb.core.files import write_json
-from limo_nb.core.records import kind_of, read_records, required, write_records
+from limo_nb.core.records import read_records, required, write_records
 from limo_nb.problems.reading import ChainRows, plain_answer, read_chains
 
 Row = dict[str, Any]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -21,6 +20,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
+
+from limo_nb.core.file_names import kind_of, on_hub
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -62,17 +63,6 @@ Rows = Annotated[
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there.")]
 SkipBroken = Annotated[bool, typer.Option(help="Leave broken rows out, and name them.")]
-
-
-# A data set's name on the Hub, as far as it can be told without importing anything.
-ON_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(:[\w.-]+){0,2}(@[\w.-]+)?")
-FILES = (".json", ".jsonl", ".ndjson", ".csv", ".gz", ".parquet", ".arrow")
-
-
-def on_hub(file: Path) -> bool:
-    """Whether FILE is a name of the Hub: neither a file nor the place of one."""
-    name = str(file)
-    return bool(ON_HUB.fullmatch(name)) and not name.lower().endswith(FILES)
 
 
 def there(file: Path) -> Path:
@@ -209,7 +199,7 @@ copied: dict[str, str] = {}  # a copy of this process → whose copy it is
 
 
 def _spool(file: Path, most: int | None, copy: Path) -> None:
-    from limo_nb.core.records import kind_of, read_records, write_lines
+    from limo_nb.core.records import read_records, write_lines
 
     if file.exists() or str(file) == "-":
         files = (

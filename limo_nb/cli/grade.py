@@ -99,12 +99,12 @@ def _responses(
     read: ReadRow, record: Mapping[str, Any], place: str
 ) -> Iterator[dict[str, Any]]:
     """A row for each response of a record; ValueError where there is nothing to grade."""
+    from limo_nb.problems.reading import lacking
+
     if read.answer in (None, ""):
-        raise ValueError(f"{place}: no gold (found: {_names(record)}); --columns gold=NAME")
+        raise lacking(record, "gold", place)
     if not read.chains:
-        raise ValueError(
-            f"{place}: no response (found: {_names(record)}); --columns response=NAME"
-        )
+        raise lacking(record, "response", place)
     label = record.get("label") if isinstance(record, Mapping) else None
     if label not in (None, True, False) and "label" not in read.took.values():
         raise ValueError(f"{place}: label is {label!r}, not true or false")
@@ -113,12 +113,6 @@ def _responses(
         own["label"] = label if isinstance(label, bool) else chain.correct
         own["chain"] = number if len(read.chains) > 1 else None
         yield own
-
-
-def _names(record: Any) -> str:
-    from limo_nb.problems.reading import ascii_only
-
-    return ", ".join(map(ascii_only, record)) or "nothing"
 
 
 def _graded(row: Mapping[str, Any], verdict: Any, out: Path) -> dict[str, Any]:

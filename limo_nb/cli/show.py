@@ -22,9 +22,9 @@ from limo_nb.cli.base import (
     emit,
     if_there,
     name_broken,
-    on_hub,
     rows_from,
 )
+from limo_nb.core.file_names import on_hub
 
 if TYPE_CHECKING:
     from limo_nb.problems.reader import ReadRow

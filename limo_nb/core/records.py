@@ -21,27 +21,14 @@ import pyarrow as pa
 from datasets import Dataset
 from pyarrow import parquet
 
+from limo_nb.core.file_names import KINDS, STREAM, kind_of
+
 if TYPE_CHECKING:
     from limo_nb.core.runs import Artifact
 
-KINDS = (".json", ".jsonl", ".csv", ".parquet", ".arrow")  # that are read
-PACKED = (".json", ".jsonl", ".csv")  # that may have `.gz` behind it
-LINES = (".jsonl", ".ndjson")
 WRITTEN = (".jsonl", ".jsonl.gz", ".csv", ".parquet")  # what `write_records` makes
-STREAM = Path("-")  # standard input or output, which are JSONL
 BATCH = 10_000  # rows that are Python objects at a time
 DIGESTED = 8192  # rows that a digest takes at a time; another number is another digest
-
-
-def kind_of(file: Path) -> str:
-    """The kind of a file by its name, `.gz` left out: one of KINDS, "" for any other."""
-    if file == STREAM:
-        return ".jsonl"
-    name = file.name.lower()
-    packed, name = name.endswith(".gz"), name.removesuffix(".gz")
-    kind = Path(name).suffix
-    kind = ".jsonl" if kind in LINES else kind
-    return kind if kind in (PACKED if packed else KINDS) else ""
 
 
 def read_records(file: Path, broken: list[str] | None = None) -> Iterator[tuple[str, Any]]:

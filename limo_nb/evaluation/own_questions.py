@@ -14,7 +14,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from limo_nb.core.records import kind_of, read_records
+from limo_nb.core.file_names import kind_of
+from limo_nb.core.records import read_records
 from limo_nb.evaluation.benchmarks import (
     BENCHMARK_COLUMNS,
     OWN,
@@ -23,6 +24,7 @@ from limo_nb.evaluation.benchmarks import (
 )
 from limo_nb.problems import level_of, plain_answer
 from limo_nb.problems.reader import RowReader
+from limo_nb.problems.reading import lacking
 
 NAME = re.compile(r"[^\w.-]+")  # what a file's name may not have
 
@@ -72,8 +74,7 @@ def _item(
     read = reader.read(record, place)
     for what in ("question", "answer"):
         if getattr(read, what) in (None, ""):
-            found = ", ".join(map(str, record))
-            raise ValueError(f"{place}: no {what} (found: {found}); --columns {what}=NAME")
+            raise lacking(record, what, place)
     rest = record if isinstance(record, Mapping) else {}
     name = NAME.sub("-", str(rest.get("benchmark") or path.name.partition(".")[0]))
     name = f"my-{name}" if name in benchmark_registry() else name

@@ -7,17 +7,12 @@ the first fetch is recorded (`sources.pinned`). Chapter 3.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from limo_nb.core.file_names import HUB_NAME
 from limo_nb.problems.sources import pinned
-
-NAME = re.compile(
-    r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?::(?P<first>[\w.-]+))?(?::(?P<second>[\w.-]+))?"
-    r"(?:@(?P<revision>[\w.-]+))?"
-)
 
 
 def hub_rows(text: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -27,7 +22,7 @@ def hub_rows(text: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
     """
     from datasets import load_dataset
 
-    parts = NAME.fullmatch(text)
+    parts = HUB_NAME.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r} is no OWNER/NAME[:CONFIG][:SPLIT][@REVISION]")
     both = parts["second"] is not None

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from datasets import Dataset, Features, concatenate_datasets
 
-from limo_nb.core.records import BATCH, KINDS, kind_of, read_records
+from limo_nb.core.file_names import KINDS, kind_of
+from limo_nb.core.records import BATCH, read_records
 from limo_nb.grading.extraction import final_answer
 from limo_nb.problems.reader import ReadRow, RowReader
 from limo_nb.problems.schema import COLUMNS, TEXTS, Problem, Question
@@ -280,7 +281,7 @@ def _chain_rows(read: ReadRow, record: Any, place: str) -> Iterator[dict[str, An
 def _asked_row(read: ReadRow, record: Any, place: str) -> dict[str, Any]:
     """A row to be answered: its question and its reference, with its further columns."""
     if read.answer in (None, ""):
-        raise ValueError(f"{place}: no answer{_columns_told(record, 'answer')}")
+        raise lacking(record, "answer", place)
     rest: Mapping[str, Any] = record if isinstance(record, Mapping) else {}
     row = {name: own for name, own in rest.items() if name not in read.used}
     row |= {"question": _worded(read.question, "question", record, place)}
@@ -290,20 +291,21 @@ def _asked_row(read: ReadRow, record: Any, place: str) -> dict[str, Any]:
 def _worded(text: str | None, what: str, record: Any, place: str) -> str:
     """`text`, which must have a word; ValueError says what is missing and what there is."""
     if text is None or not text.strip():
-        raise ValueError(f"{place}: no {what}{_columns_told(record, what)}")
+        raise lacking(record, what, place)
     _storable({what: text}, place)
     if not any(map(str.isalnum, text)):
         raise ValueError(f"{place}: the {what} has no words")
     return text
 
 
-def _columns_told(record: Any, what: str) -> str:
-    """Of a message: which columns there are, and how one of them is named."""
-    found = ", ".join(map(ascii_only, record)) if isinstance(record, Mapping) else ""
-    return f" (found: {found or 'nothing'}); a column is named by {what}=NAME"
+def lacking(record: Any, what: str, place: str) -> ValueError:
+    """The error for a row without `what`: which columns it has, and how one is named."""
+    names = [_spelled(name) for name in record] if isinstance(record, Mapping) else []
+    found = ", ".join(names) or "nothing"
+    return ValueError(f"{place}: no {what} (found: {found}); --columns {what}=NAME")
 
 
-def ascii_only(name: Any) -> str:
+def _spelled(name: Any) -> str:
     """A column's name that can be printed: half a character is spelled out."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -390,7 +392,7 @@ def _gathered(
 
 def _text(read: ReadRow, record: Any, place: str, prefix: str, number: int) -> Question:
     if read.question is None:
-        raise ValueError(f"{place}: no question{_columns_told(record, 'question')}")
+        raise lacking(record, "question", place)
     name = f"row {number}" if read.id in (None, "") else str(read.id)
     answer = plain_answer(read.answer).strip()
     return {"id": prefix + name, "question": read.question, "answer": answer, "row": number - 1}
@@ -399,12 +401,10 @@ def _text(read: ReadRow, record: Any, place: str, prefix: str, number: int) -> Q
 def _problem(
     read: ReadRow, record: Any, place: str, source: str, number: int, layout: Layout
 ) -> Problem:
-    if read.question is None or not read.question.strip():
-        empty = isinstance(record, Mapping) and "question" in read.took
-        raise ValueError(
-            f"{place}: the question is empty" if empty
-            else f"{place}: no question{_columns_told(record, 'question')}"
-        )  # fmt: skip
+    if read.question is None:
+        raise lacking(record, "question", place)
+    if not read.question.strip():
+        raise ValueError(f"{place}: the question is empty")
     answer, solution = _answer(read, record, layout, place)
     return {
         "id": f"{source}-{number if read.id in (None, '') else read.id}",
@@ -428,7 +428,7 @@ def _answer(read: ReadRow, record: Any, layout: Layout, place: str) -> tuple[str
         return answer, solution
     answer = plain_answer(read.answer)
     if layout.answered and read.answer is None and not layout.reader.has(record, "answer"):
-        raise ValueError(f"{place}: no answer{_columns_told(record, 'answer')}")
+        raise lacking(record, "answer", place)
     return answer, solution
 
 
