@@ -122,7 +122,8 @@ def test_a_command_prints_only_its_own_on_stdout(tmp_path):
     rows = [{"id": row["id"], "question": row["question"]} for row in lab.pool(2, seed=3)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-m", "limo_nb", "sample", "p.jsonl", "--model", MODEL]
-    command += ["--profile", "smoke", "--override", "engine.kind=vllm", "--json"]
+    command += ["--profile", "smoke", "--override", "engine.kind=vllm"]
+    command += ["--out", "answers.jsonl", "--json"]
     env = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
