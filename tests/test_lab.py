@@ -42,19 +42,19 @@ def _solve_again(problem: world.LabProblem) -> str:
     if problem.family == "arrows":
         roads = dict(re.findall(r"([A-Z]) to ([A-Z])", text))
         place = re.search(r"start at ([A-Z])", text).group(1)
-        for _ in range(int(re.search(r"take (\d)", text).group(1))):
+        for _ in range(int(re.search(r"take (\d+)", text).group(1))):
             place = roads[place]
         return place
     if problem.family == "substitution":
         values = {}
-        for name, right in re.findall(r"\b([a-k])=([^,.]+)", text):
-            found = re.fullmatch(r"([a-k])([-+*])(\d)", right)
+        for name, right in re.findall(r"\b([a-w])=([^,.]+)", text):
+            found = re.fullmatch(r"([a-w])([-+*])(\d)", right)
             if not found:
                 values[name] = int(right)
                 continue
             old, by = values[found[1]], int(found[3])
             values[name] = {"+": old + by, "-": old - by, "*": old * by}[found[2]] % 10
-        return str(values[re.search(r"What is ([a-k])\?", text).group(1)])
+        return str(values[re.search(r"What is ([a-w])\?", text).group(1)])
     return _walk(problem.family, text)
 
 
@@ -127,7 +127,9 @@ def test_benchmarks_are_ten_distinct_and_stable():
     rows = lab.benchmarks(40)
     assert len({row["benchmark"] for row in rows}) == 10
     assert len({row["question"].lower() for row in rows}) == len(rows) == 400
-    assert {row["level"] for row in rows} == {5, 6, 7, 8}
+    for family, (low, high) in lab.STEPS_TESTED.items():
+        own = {row["level"] for row in rows if row["benchmark"] == family}
+        assert own == set(range(low, high + 1)) and 2 <= low and high <= lab.MAX_STEPS
     few = {row["id"]: row for row in lab.benchmarks(4)}
     assert all(few[row["id"]] == row for row in rows if row["id"] in few)
     assert len(few) == 40
@@ -179,7 +181,7 @@ def test_split_ignores_the_wording():
 def test_a_problem_and_its_longer_continuation_are_in_one_split(family):
     """Among many problems, all with the same start and first two steps are on one side."""
     rng = random.Random(5)
-    drawn = [world.FAMILIES[family](rng, rng.randint(2, 8)) for _ in range(4000)]
+    drawn = [world.FAMILIES[family](rng, rng.randint(2, 16)) for _ in range(4000)]
     sides: dict[tuple, set] = {}
     for problem in drawn:
         begins = tuple(step.line() for step in problem.steps[:2])
@@ -190,7 +192,7 @@ def test_a_problem_and_its_longer_continuation_are_in_one_split(family):
 def test_following_is_the_only_way_to_the_end_of_the_roads():
     """A road leaves every place, also the last: none stands out by having no road."""
     rng = random.Random(6)
-    for count in (1, 5, 8):
+    for count in (1, 5, 16):
         problem = world.arrows(rng, count)
         listed = problem.question.removeprefix("The roads go ").partition(".")[0]
         roads = [tuple(road.split(" to ")) for road in listed.split(", ")]
@@ -226,7 +228,8 @@ def test_manners_change_the_writing_and_not_the_answer():
     for text in (plain, checked, skipped):
         assert text.endswith(f"\\boxed{{{problem.answer}}}")
     assert checked.count("Check:") == 6 and "Check:" not in plain
-    assert len(skipped.splitlines()) == 2 < len(plain.splitlines()) == 7
+    assert len(skipped.splitlines()) == 3 < len(plain.splitlines()) == 7
+    assert skipped.startswith("In the head: 1), 2), 3), 4), 5).\n6)")
 
 
 def test_a_slip_is_always_mended():
@@ -237,16 +240,46 @@ def test_a_slip_is_always_mended():
         assert text.count("so not") == 3 and all(step.line() in text for step in problem.steps)
 
 
-def test_drills_have_the_tokens_but_not_the_reasoning():
+def test_what_is_tried_first_is_in_vain_or_wrong_and_replaced():
+    said = []
+    for seed in range(40):
+        problem = world.draw(random.Random(seed), "grid", 3, "train")
+        text = texts.worked_solution(random.Random(seed), problem, texts.Manner(explore=1.0))
+        said += re.findall(r"Perhaps .*?\? (No|That is not this step)\.", text)
+        assert all(step.line() in text for step in problem.steps)
+    assert len(said) == 120 and 0.3 < said.count("No") / 120 < 0.7
+
+
+@pytest.mark.parametrize("family", world.FAMILIES)
+def test_the_foreign_teacher_has_other_words_for_the_same_steps(family):
+    rng = random.Random(7)
+    problem = world.draw(rng, family, 5, "train")
+    text = texts.foreign_solution(rng, problem)
+    assert all(step.value in text for step in problem.steps)
+    assert text.endswith(f"it is \\boxed{{{problem.answer}}}")
+    assert "Check:" not in text and not any(step.line() in text for step in problem.steps)
+
+
+def test_backbones_that_read_other_pages_meet_the_same_problems():
+    """At the same places of their streams; and the pages have about equally many tokens."""
     tokenizer = lab.make_tokenizer()
+    found = {}
+    for name in ("foundation", "poor"):
+        rng = reading.chunk_rng(lab.recipes()[name].seed, 3)
+        pages = reading.chunk_pages(rng, lab.recipes()[name].pretrain, 12)
+        keys = [problem and problem.key for _, (problem, _) in pages]
+        lengths = tokenizer([page.text for _, (_, page) in pages])["input_ids"]
+        found[name] = keys, sum(map(len, lengths))
+    assert found["foundation"][0] == found["poor"][0]
+    assert 0.9 < found["poor"][1] / found["foundation"][1] < 1.1
+
+
+@pytest.mark.parametrize("page", [texts.told_page, texts.drill_page])
+def test_pages_of_the_poor_backbones_hold_no_reasoning(page):
     rng = random.Random(4)
     problems = [world.draw(rng, "dial", 8, "train") for _ in range(100)]
-    drill = [texts.drill_page(rng, p).text for p in problems]
-    plain = [p.question + texts.worked_solution(rng, p) for p in problems]
-    size = [sum(len(ids) for ids in tokenizer(rows)["input_ids"]) for rows in (drill, plain)]
-    assert 0.8 < size[0] / size[1] < 1.3
-    pairs = zip(problems, drill, strict=True)
-    followed = [all(s.equation() in page for s in p.steps) for p, page in pairs]
+    pairs = [(problem, page(rng, problem).text) for problem in problems]
+    followed = [all(s.equation() in text for s in p.steps) for p, text in pairs]
     assert not any(followed)
 
 

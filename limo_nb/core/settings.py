@@ -262,9 +262,11 @@ class EvaluationSettings(Frozen):
 class AblationSettings(Frozen):
     """The small arms of chapter 9; each is trained once per seed."""
 
-    levels: tuple[int, ...] = (1, 2, 3, 4, 5)  # of the chains' quality, worst to best
+    arms: tuple[str, ...]  # names of `experiments.ARMS`
     sizes: tuple[int, ...]  # numbers of rows
-    rows: int = Field(ge=1)  # rows of every quality arm
+    rows: int = Field(ge=1)  # at most, of the arms that are levels of chains or questions
+    asked: int = Field(ge=1)  # questions drawn from the pool for the arms that want others
+    samples: int = Field(ge=1)  # chains of each of them
     seeds: tuple[int, ...] = (1, 2, 3)
 
 

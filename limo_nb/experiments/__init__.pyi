@@ -1,8 +1,8 @@
 """What `limo_nb.experiments` offers; the names are loaded when they are asked for."""
 
-from .ablations import BANDS as BANDS
 from .ablations import ablation_sets as ablation_sets
 from .ablations import run_ablations as run_ablations
+from .arms import ARMS as ARMS
 from .budgets import at_equal_steps as at_equal_steps
 from .budgets import steps_of as steps_of
 from .decoding import run_decodings as run_decodings

@@ -1,79 +1,71 @@
 """The ablations of chapter 9: small variants that differ from limo in one thing.
 
 Each has a few rows, is trained with every seed of `ablations.seeds` in one process, and
-takes the learning rate and the schedule of the headline variants.
+takes the learning rate and the schedule of the headline variants. What they are is told in
+`arms`.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
-from limo_nb.chains import best_per_question, levels, matched_levels
+from limo_nb.chains import levels, matched_levels
 from limo_nb.core.files import write_json
 from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import Profile, SftSettings
 from limo_nb.evaluation import accuracies, benchmark_items
-from limo_nb.experiments.budgets import row_tokens, rows_within, steps_of, with_more_epochs
+from limo_nb.experiments.arms import ARMS, Material, Row, arm_rows
+from limo_nb.experiments.budgets import (
+    at_equal_steps, row_tokens, rows_within, steps_of, with_more_epochs,
+)  # fmt: skip
 from limo_nb.experiments.differences import paired
 from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
 
-BANDS = {"easy": (1, 2), "medium": (3, 5), "hard": (6, 8)}  # levels of the questions
-MATCHED = {"matched-poor": 1, "matched-rich": 2}  # variants -> bands of `matched_levels`
 ABLATION_PAIRS = (
     ("quality-L5", "quality-L1"), ("matched-rich", "matched-poor"),
-    ("questions-hard", "questions-easy"),
+    ("questions-hard", "questions-easy"), ("few-short", "few-answers"),
+    ("many-full", "few-short"), ("many-full", "bulk-tokens"),
 )  # fmt: skip
-
-Rows = Iterable[Mapping[str, Any]]
 
 
 # ---------------------------------------------------------------- training sets
 def ablation_sets(run: Run) -> Artifact:
-    """Stage `ablations/sets`: a table of rows for every small variant, and sizes.json.
+    """Stage `ablations/sets`: a table of rows for every arm (`arms`), and sizes.json.
 
-    quality-L1..L5, those of `ablations.levels`: the same questions with their worst to best
-    correct chain; where no question has five chains, bands over all chains (levels.json
-    says which).
-    matched-poor/rich: two chains a question of equal length, with the poorest and the
-    richest habits; absent where no question has two such chains.
-    questions-easy/medium/hard: questions by level, best chain each.
-    rows-N: N of the chosen rows at random, each set within the next larger one.
-    bulk-tokens: bulk rows with as many tokens as the chosen rows have over all epochs.
+    The chains of the questions that are drawn from the pool are sampled here. levels.json
+    says within what the levels of chains were cut, see `quality_bands`.
     """
     pool, found, rows = run.load("pool"), run.load("chains"), run.load("rows")
     sets, base = run.load("models/sets"), run.profile.models.base
 
     def make(folder: Path, profile: Profile) -> None:
-        limit, chains = profile.ablations.rows, load_table(found, "chains")
+        settings, chains = profile.ablations, load_table(found, "chains")
         limo, bulk = load_table(rows, "limo"), load_table(sets, "bulk")
+        random = load_table(sets, "random")
         banded, within = quality_bands(chains)
         write_json(folder / "levels.json", {"within": within})
-        chosen: dict[str, Rows] = {
-            f"quality-L{band}": one_band(banded, band, limit)
-            for band in profile.ablations.levels
-        }
-        chosen |= _matched(chains, limit)
-        chosen |= _by_level(profile, load_table(pool, "pool"), limit, folder)
-        for size in profile.ablations.sizes:
-            shuffled = limo.shuffle(seed=profile.pool.seed)
-            chosen[f"rows-{size}"] = shuffled.select(range(min(size, len(limo))))
         lengths, more = (
             row_tokens(base, profile.system_prompt, own, profile.sft.chat)
             for own in (limo, bulk)
         )
-        budget = profile.sft.epochs * sum(lengths)
-        chosen["bulk-tokens"] = bulk.select(range(rows_within(more, budget)))
-        tables = {name: training_rows(own) for name, own in chosen.items()}
+        fitting = bulk.select(range(rows_within(more, profile.sft.epochs * sum(lengths))))
+        material = Material(
+            limo=limo.to_list(), random=random.to_list(), bulk=fitting.to_list(),
+            candidates=chains.to_list(),
+            wrong=_wrong(load_table(found, "attempts"), limo),
+            drawn=_drawn(profile, load_table(pool, "pool"), random, folder).to_list(),
+            banded=banded.to_list(), matched=_matched(chains),
+            settings=settings, seed=profile.pool.seed,
+        )  # fmt: skip
+        tables = {name: training_rows(own) for name, own in arm_rows(material).items()}
         save_tables(folder, **tables)
         write_json(folder / "sizes.json", {name: len(own) for name, own in tables.items()})
 
@@ -98,41 +90,38 @@ def quality_bands(found: Dataset) -> tuple[Dataset, str]:
     return levels(found, within=within), within
 
 
-def one_band(banded: Dataset, band: int, limit: int) -> list[dict]:
-    """One chain of `band` per question, for the first `limit` questions by id."""
-    rows = {row["question_id"]: row for row in banded if row["band"] == band}
-    return [rows[key] for key in sorted(rows)][:limit]
-
-
-def _matched(found: Dataset, limit: int) -> dict[str, list[dict]]:
-    """The sets of equal length; none where no question has two chains equally long."""
+def _matched(found: Dataset) -> list[Row]:
+    """The pairs of equal length; none where no question has two chains equally long."""
     try:
-        banded = matched_levels(found)
+        return matched_levels(found).to_list()
     except ValueError:
-        return {}
-    return {name: one_band(banded, band, limit) for name, band in MATCHED.items()}
+        return []
 
 
-def _by_level(
-    profile: Profile, pool: Dataset, limit: int, folder: Path
-) -> dict[str, list[dict]]:
-    """Best chains of easy, medium and hard questions; equal counts."""
-    rng = random.Random(profile.pool.seed)
-    asked: list[dict] = []
-    for low, high in BANDS.values():
-        fitting = [row for row in pool if low <= row["level"] <= high]
-        asked += rng.sample(fitting, min(len(fitting), limit + limit // 3 + 2))
-    found = sampled_chains(profile, Dataset.from_list(asked), folder / "by-level")
-    best = best_per_question(found)
-    chosen = {
-        f"questions-{name}": [row for row in best if low <= row["level"] <= high]
-        for name, (low, high) in BANDS.items()
-    }
-    count = min(limit, *map(len, chosen.values()))
-    if not count:
-        lacking = ", ".join(name for name, rows in chosen.items() if not rows)
-        raise ValueError(f"no chains for {lacking}: raise pool.size or chains.sampling.samples")
-    return {name: rows[:count] for name, rows in chosen.items()}
+def _wrong(attempts: Dataset, limo: Dataset) -> list[Row]:
+    """Finished attempts at the chosen questions whose answer is wrong."""
+    chosen = set(limo["question_id"])
+    return [
+        {**row, "question_id": row["id"]}
+        for row in attempts
+        if row["id"] in chosen and row["finished"] and row["correct"] is False
+    ]
+
+
+def _drawn(profile: Profile, pool: Dataset, random: Dataset, folder: Path) -> Dataset:
+    """Chains of `ablations.asked` questions of the pool, those of `random` first."""
+    taken = set(random["question_id"])
+    rest = pool.shuffle(seed=profile.pool.seed + 1).filter(lambda row: row["id"] not in taken)
+    count = max(0, min(len(rest), profile.ablations.asked - len(taken)))
+    asked = concatenate_datasets(
+        [pool.filter(lambda row: row["id"] in taken), rest.select(range(count))]
+    )
+    every = profile.chains.every_sample
+    sampling = every.sampling.model_copy(update={"samples": profile.ablations.samples})
+    settings = every.model_copy(
+        update={"sampling": sampling, "keep": (0, profile.ablations.samples)}
+    )
+    return sampled_chains(profile, asked, folder / "drawn", settings)
 
 
 # ---------------------------------------------------------------- training, evaluation
@@ -179,11 +168,14 @@ def run_ablations(run: Run) -> Artifact:
 def ablation_settings(settings: SftSettings, name: str, rows: int, steps: int) -> SftSettings:
     """How variant `name` is trained: for `steps` steps, and bulk-tokens for one epoch.
 
-    The small variants differ in their rows alone: no epoch is chosen.
+    Few rows are repeated more often; many are read once, in larger batches. The small
+    variants differ in their rows alone: no epoch is chosen.
     """
     plain = settings.model_copy(update={"keep_epochs": False, "held_out": 0.0})
     if name == "bulk-tokens":
         return plain.model_copy(update={"epochs": 1})
+    if rows > steps * settings.batch_size:
+        return at_equal_steps(plain, rows, steps)
     return with_more_epochs(plain, rows, steps)
 
 

@@ -26,7 +26,6 @@ from limo_nb.lab.facts import single_facts
 ROLES = ("base", "poor")  # fields of profile.models
 FORMATS = ("chat", "textbook")  # of the prompt
 SEED = 20  # of the problems
-MANY = lab.HARD  # steps of "many steps", as in the benchmarks
 
 
 def drawn(settings: EvaluationSettings) -> Dataset:
@@ -108,11 +107,11 @@ def _facts(profile: Profile, models: dict[str, str], folder: Path) -> Dataset:
 
 # ---------------------------------------------------------------- tables
 def estimates(results: Dataset) -> list[dict[str, Any]]:
-    """A row per model, format and group: "1 step" … "8 steps", "many steps"."""
+    """A row per model, format and group: "1 step", "2 steps" …, "many steps"."""
     groups = {steps(level): (level, level) for level in sorted(set(results["level"]))}
     results, rows = pooled(results), []
     for role, prompt_format in _asked(results):
-        for group, levels in (groups | {"many steps": MANY}).items():
+        for group, levels in (groups | {"many steps": lab.MANY_STEPS}).items():
             found = accuracy([answers_of(results, role, prompt_format, levels)])
             rows.append(_row(role, prompt_format, group, found))
     return rows
@@ -138,7 +137,7 @@ def gaps(results: Dataset) -> list[dict[str, Any]]:
     """Textbook page less chat on many-step problems, paired by problem, per model."""
     results, rows = pooled(results), []
     for role in dict.fromkeys(results["model"]):
-        page, chat = (answers_of(results, role, own, MANY) for own in ("textbook", "chat"))
+        page, chat = (answers_of(results, role, own, lab.MANY_STEPS) for own in ("textbook", "chat"))
         names = {"model": f"{role} textbook", "against": f"{role} chat"}
         rows.append({**names, "group": "many steps", **vars(difference([page], [chat]))})
     return rows

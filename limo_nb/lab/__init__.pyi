@@ -1,7 +1,9 @@
 """What `limo_nb.lab` offers; the names are loaded when they are asked for."""
 
 from .facts import single_facts as single_facts
-from .items import HARD as HARD
+from .items import MANY_STEPS as MANY_STEPS
+from .items import POOL_STEPS as POOL_STEPS
+from .items import STEPS_TESTED as STEPS_TESTED
 from .items import benchmark_problems as benchmark_problems
 from .items import benchmarks as benchmarks
 from .items import ladder as ladder

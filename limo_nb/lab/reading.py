@@ -27,6 +27,12 @@ def page(rng: random.Random, kind: str, steps: int) -> Page:
     problem = draw(rng, rng.choice(tuple(FAMILIES)), steps, "train")
     if kind == "worked":
         return problem, texts.worked_page(rng, problem)
+    if kind == "foreign":
+        return problem, texts.foreign_page(rng, problem)
+    if kind == "foreign_chat":
+        return problem, texts.chat_page(rng, problem, texts.foreign_solution(rng, problem))
+    if kind == "told":
+        return problem, texts.told_page(rng, problem)
     if kind == "drill":
         return problem, texts.drill_page(rng, problem)
     if kind == "terse":
@@ -42,10 +48,14 @@ def page(rng: random.Random, kind: str, steps: int) -> Page:
 
 
 def chunk_pages(rng: random.Random, phase: Phase, max_steps: int) -> list[tuple[str, Page]]:
-    """The pages of one chunk with their kinds, in the order in which they are drawn."""
+    """The pages of one chunk with their kinds, in the order in which they are drawn.
+
+    Each page has random numbers of its own, so that the places of a chunk hold the same
+    problems whatever kind of page is made of them.
+    """
     kinds, shares = zip(*phase.pages.items(), strict=True)
     return [
-        (kind, page(rng, kind, rng.randint(1, max_steps)))
+        (kind, page(random.Random(rng.random()), kind, rng.randint(1, max_steps)))
         for kind in rng.choices(kinds, shares, k=DOCUMENTS_PER_CHUNK)
     ]
 

@@ -75,7 +75,7 @@ def recipes() -> dict[str, Recipe]:
             stands_for=row["stands_for"],
             seed=row["seed"],
             shape=shapes[row["shape"]],
-            pretrain=Phase(**phases[row["pretrain"]]),
+            pretrain=Phase(**{**phases[row["pretrain"]], **row.get("budget", {})}),
             tune=Phase(**phases[row["tune"]]),
             start_from=row.get("start_from", ""),
         )

@@ -1,8 +1,9 @@
 """What the lab's models read: textbooks, answer pages, facts, chats.
 
 The worked solution of a problem is written in a *manner*: it may check its steps (and
-then mend a slip), try something and take it back, name reasons, or skip steps. Manners
-are drawn at random and never depend on any model or test result. Chapter 2.
+then mend a slip), try something and replace it, name reasons, or skip steps and say so.
+Manners are drawn at random and never depend on any model or test result. A foreign teacher
+writes in words and with habits of its own. Chapters 2 and 5.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Manner:
 
     check: float = 0.0  # the step is verified afterwards
     slip: float = 0.0  # a checked step is wrong at first, and mended by its check
-    explore: float = 0.0  # a wrong operation is tried and taken back
+    explore: float = 0.0  # something is tried first: in vain, or a wrong value, replaced
     reason: float = 0.0  # the step says what the question told
-    skip: float = 0.0  # the step is not written down
+    skip: float = 0.0  # the step is done in the head, which is said
 
 
 PLAIN = Manner()
@@ -75,11 +76,16 @@ def _wrong(rng: random.Random, problem: LabProblem, step: Step) -> str:
 
 def worked_solution(rng: random.Random, problem: LabProblem, manner: Manner = PLAIN) -> str:
     """A worked solution of `problem` that ends in its boxed answer."""
-    lines = []
+    lines: list[str] = []
+    skipped: list[str] = []
     for step in problem.steps:
         last = step is problem.steps[-1]
         if not last and rng.random() < manner.skip:
+            skipped.append(step.label.removesuffix("="))
             continue
+        if skipped:
+            lines.append(f"In the head: {', '.join(skipped)}.")
+            skipped = []
         lines.append(_written(rng, problem, step, manner))
     closing = rng.choice(("Therefore the answer is", "So the answer is", "Answer:"))
     return "\n".join(lines) + f"\n{closing} \\boxed{{{problem.answer}}}"
@@ -89,8 +95,11 @@ def _written(rng: random.Random, problem: LabProblem, step: Step, manner: Manner
     """One step with its exploration, reason and check."""
     parts = []
     if rng.random() < manner.explore:
-        other = "".join(fact(rng, problem.family))[:-1]
-        parts.append(f"Perhaps {other}? That is not this step.")
+        if rng.random() < 0.5:
+            other = "".join(fact(rng, problem.family))[:-1]
+            parts.append(f"Perhaps {other}? That is not this step.")
+        else:
+            parts.append(f"Perhaps {step.line(_wrong(rng, problem, step))}? No.")
     since = step.told and rng.random() < manner.reason
     written = f"Since {step.named}: {step.equation()}" if since else step.line()
     if rng.random() >= manner.check:
@@ -102,6 +111,25 @@ def _written(rng: random.Random, problem: LabProblem, step: Step, manner: Manner
     else:
         parts += [f"{written}.", f"Check: {step.equation()}, right."]
     return " ".join(parts)
+
+
+def foreign_solution(rng: random.Random, problem: LabProblem) -> str:
+    """The same steps as a teacher of another school writes them.
+
+    Other words, and other habits: it counts the steps first, does some of them again, and
+    says where it stands. No page of the foundation's reads like this.
+    """
+    plan, again, recap = (rng.choice((0.0, 0.5, 1.0)), *rng.choices((0.0, 0.2, 0.5), k=2))
+    lines = [f"There are {problem.level} to do."] if rng.random() < plan else []
+    for step in problem.steps:
+        did = f"{step.work.removesuffix(' to')} -> {step.value}"
+        parts = [f"Now {step.named}, {did}."]
+        if rng.random() < again:
+            parts.append(f"Again {did}, yes.")
+        if rng.random() < recap:
+            parts.append(f"We stand at {step.value}.")
+        lines.append(" ".join(parts))
+    return "\n".join(lines) + f"\nDone, it is \\boxed{{{problem.answer}}}"
 
 
 def fact(rng: random.Random, family: str) -> tuple[str, str]:
@@ -166,11 +194,31 @@ def worked_page(rng: random.Random, problem: LabProblem) -> Document:
     )
 
 
-def drill_page(rng: random.Random, problem: LabProblem) -> Document:
-    """What the poor backbone reads instead of a textbook page.
+def foreign_page(rng: random.Random, problem: LabProblem) -> Document:
+    """A textbook page of the foreign teacher's school."""
+    return _wrapped(rng, WORKED, problem.question, foreign_solution(rng, problem))
 
-    The same wrapper, problem, number of lines and answer, but the lines are facts of
-    the family that have nothing to do with the problem: equal tokens, no reasoning.
+
+def told_page(rng: random.Random, problem: LabProblem) -> Document:
+    """What the poor backbone reads instead of a textbook page: the answer, then facts.
+
+    The same problem with its bare answer, and two facts of its family for each step: what
+    a worked solution is made of, without one.
+    """
+    spans = [*_wrapped(rng, TERSE, problem.question, problem.answer).spans]
+    spans.append(("\nFacts.", False))
+    for _ in range(2 * problem.level):
+        given, follows = fact(rng, problem.family)
+        spans += [(f" {given}", False), (follows, True)]
+    return Document(tuple(spans))
+
+
+def drill_page(rng: random.Random, problem: LabProblem) -> Document:
+    """What the drilled backbone reads instead of a textbook page.
+
+    The same wrapper, problem, number of lines and answer, but the lines are facts of the
+    family that have nothing to do with the problem. That teaches to write unrelated lines
+    where others reason: training against the task, not the lack of it.
     """
     lines = ["".join(fact(rng, problem.family)) for _ in problem.steps]
     target = "\n".join(lines) + f"\nAnswer: \\boxed{{{problem.answer}}}"

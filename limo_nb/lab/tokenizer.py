@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 def make_tokenizer(seed: int = 0, split: str = SPLIT) -> PreTrainedTokenizerFast:
     """The tokenizer that all lab models share, learnt from every kind of page."""
     rng = random.Random(seed)
-    kinds = ("worked", "terse", "facts", "worked_chat", "drill")
+    kinds = ("worked", "terse", "facts", "worked_chat", "foreign")
     drawn = [page(rng, kind, rng.randint(1, MAX_STEPS)) for kind in kinds * 1500]
     texts = (document.text for _, document in drawn)
     start, end = CONTROL[1:]  # tokens already: nothing is to be learnt from them

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-MAX_STEPS = 8
+MAX_STEPS = 16
 MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 COLOURS = "red blue green gold pink grey black white".split()
-LETTERS = "ABCDEFGHJK"
+LETTERS = "ABCDEFGHJKLMNPRSTUVW"
+VARIABLES = LETTERS.lower()
+PEOPLE = LETTERS[:10]
 NAMES = "Ann Ben Cid Dora Eli Fay".split()
 BUTTONS = {  # what each button does to the position of a colour in COLOURS
     "P": (1, 2, 3, 4, 5, 6, 7, 0),
@@ -240,7 +242,7 @@ def arrows(rng: random.Random, count: int) -> LabProblem:
 
 def substitution(rng: random.Random, count: int) -> LabProblem:
     """Variables defined one after the other, last digits only."""
-    names = "abcdefghjk"
+    names = VARIABLES
     value = rng.randint(0, 9)
     listed, steps = [f"a={value}"], []
     for index in range(1, count + 1):
@@ -269,7 +271,7 @@ def queue(rng: random.Random, count: int) -> LabProblem:
             choices += ["join", "join"]
         told = rng.choice(choices)
         if told == "join":
-            new = rng.choice([c for c in LETTERS if c not in line])
+            new = rng.choice([c for c in PEOPLE if c not in line])
             told, line = f"{new} joins", line + [new]
         elif told == "first leaves":
             line = line[1:]
@@ -281,7 +283,7 @@ def queue(rng: random.Random, count: int) -> LabProblem:
             line = line[-1:] + line[:-1]
         return told, state, " ".join(line)
 
-    start = " ".join(rng.sample(LETTERS, rng.randint(3, 4)))
+    start = " ".join(rng.sample(PEOPLE, rng.randint(3, 4)))
     return _chain(
         rng, "queue", start,
         ("People wait in line as {}:", "The line of people is {}. Then:"),
