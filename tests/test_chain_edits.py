@@ -64,7 +64,11 @@ def test_corrupted_digits_are_others_and_the_answer_is_not_touched():
 def test_texts_without_steps_are_left_alone():
     rng = random.Random(4)
     for text in ("", "\\boxed{3}", "No idea.\n\nNone at all."):
-        same = [edits.skipping(text, 0.5, rng), edits.shuffled(text, rng), edits.shortened(text)]
+        same = [
+            edits.skipping(text, 0.5, rng),
+            edits.shuffled(text, rng),
+            edits.shortened(text),
+        ]
         assert same == [text] * 3 and edits.corrupted(text, 1.0, rng) == text
 
 

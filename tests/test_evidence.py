@@ -275,7 +275,7 @@ def test_claims_about_a_record_are_judged_by_its_tables_alone() -> None:
     (row,) = judging.judge([claim], here)
     assert row["verdict"] == UNTESTED
     assert row["reason"] == "not measured in the record real: gain"
-    with pytest.raises(ValueError, match="has a prediction, and no other has"):
+    with pytest.raises(ValueError, match="about a recorded run has a prediction"):
         rules.Claim(**(CLAIM | {"record": "real"}))
 
 

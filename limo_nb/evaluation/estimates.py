@@ -17,6 +17,7 @@ import pandas as pd
 from datasets import Dataset
 
 from limo_nb.evaluation.intervals import (
+    LEVEL,
     Interval,
     Strata,
     difference_interval,
@@ -86,16 +87,22 @@ def accuracy(results_by_seed: Sequence[Dataset], k: int = 1) -> Estimate:
     return Estimate(*share_interval(_strata(tables, k)), **_counts(tables))
 
 
-def difference(a: Sequence[Dataset], b: Sequence[Dataset], k: int = 1) -> Estimate:
+def difference(
+    a: Sequence[Dataset], b: Sequence[Dataset], k: int = 1, together: int = 1
+) -> Estimate:
     """pass@k of `a` minus that of `b`, paired over items, with an interval as `accuracy`.
 
     Equally many seeds are paired in order; where one side has a single table (a model
     that was not fine-tuned), it is compared with every seed of the other. Counts of
     answers are those of both sides. Raises ValueError for other numbers of seeds or
     different items.
+
+    Where `together` differences are read together, their intervals are made wider, so that
+    all of them hold their true values in 95 % of studies or more (Bonferroni).
     """
     pairs = zip(*paired_strata(a, b, k), strict=True)
-    value, low, high = difference_interval([one - other for one, other in pairs])
+    level = 1 - (1 - LEVEL) / together
+    value, low, high = difference_interval([one - other for one, other in pairs], level)
     one, other = (_counts([_frame(results) for results in side]) for side in (a, b))
     samples, seeds = max(one["samples"], other["samples"]), max(len(a), len(b))
     return Estimate(

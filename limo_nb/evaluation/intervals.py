@@ -19,17 +19,22 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 Interval = tuple[float, float, float]  # value, low, high
 Strata = Sequence[np.ndarray]  # for each benchmark: seeds × items
 
 
+def normal(level: float = LEVEL) -> float:
+    """How many standard errors an interval of `level` reaches to either side."""
+    return float(stats.norm.ppf((1 + level) / 2))
+
+
 def wilson(right: float, count: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; neither number need be whole."""
-    share, squared = right / count, NORMAL**2 / count
+    reach = normal()
+    share, squared = right / count, reach**2 / count
     middle = (share + squared / 2) / (1 + squared)
-    half = NORMAL / (1 + squared) * sqrt(share * (1 - share) / count + squared / count / 4)
+    half = reach / (1 + squared) * sqrt(share * (1 - share) / count + squared / count / 4)
     return max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share))
 
 
@@ -47,13 +52,13 @@ def share_interval(strata: Strata) -> Interval:
     return value, *wilson(effective * value, effective)
 
 
-def difference_interval(strata: Strata) -> Interval:
-    """The mean over strata of paired differences in −1..1, with its 95 % interval.
+def difference_interval(strata: Strata, level: float = LEVEL) -> Interval:
+    """The mean over strata of paired differences in −1..1, with its interval.
 
     As far up as down, within −1..1.
     """
     value, (_, items) = _mean(strata), _of_items(strata, (-1.0, 1.0))
-    half = NORMAL * sqrt(items + _widened(strata))
+    half = normal(level) * sqrt(items + _widened(strata, level))
     return value, max(-1.0, value - half), min(1.0, value + half)
 
 
@@ -80,7 +85,7 @@ def _of_items(strata: Strata, bounds: tuple[float, float]) -> tuple[float, float
     return float(np.mean(middles)), float(np.sum(variances)) / len(strata) ** 2
 
 
-def _widened(strata: Strata) -> float:
+def _widened(strata: Strata, level: float = LEVEL) -> float:
     """What seeds add to the variance, times the square of Student's t over the normal's.
 
     Three seeds have two degrees of freedom: their share of the interval reaches 4.3
@@ -91,8 +96,8 @@ def _widened(strata: Strata) -> float:
     seeds = len(strata[0])
     if seeds == 1:
         return 0.0
-    student = stats.t.ppf((1 + LEVEL) / 2, seeds - 1)
-    return of_seeds(strata) * float(student / NORMAL) ** 2
+    student = stats.t.ppf((1 + level) / 2, seeds - 1)
+    return of_seeds(strata) * float(student / normal(level)) ** 2
 
 
 def of_seeds(strata: Strata) -> float:

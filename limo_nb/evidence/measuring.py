@@ -110,7 +110,10 @@ def _table_row(row: Mapping[str, Any]) -> TableRow:
 
 
 def _half(rows: Iterable[TableRow], full: int | None) -> list[TableRow]:
-    """The variant with the most rows up to half of the training set, as ``rows-half``."""
+    """The variant with the most rows up to half of the training set, as ``rows-half``.
+
+    On either side of its differences.
+    """
     rows = list(rows)
     counts = {row["name"]: row["name"].removeprefix("rows-") for row in rows}
     sizes = {name: int(count) for name, count in counts.items() if count.isdigit()}
@@ -118,7 +121,16 @@ def _half(rows: Iterable[TableRow], full: int | None) -> list[TableRow]:
     if not fitting:
         return []
     largest = max(fitting, key=sizes.__getitem__)
-    return [{**row, "name": "rows-half"} for row in rows if row["name"] == largest]
+    named = {largest: "rows-half"}
+    return [
+        {
+            **row,
+            "name": named.get(row["name"], row["name"]),
+            "minus": named.get(row["minus"] or "", row["minus"]),
+        }
+        for row in rows
+        if largest in (row["name"], row["minus"])
+    ]
 
 
 def _sizes(run: AnyRun) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from .ablations import ablation_sets as ablation_sets
 from .ablations import run_ablations as run_ablations
 from .arms import ARMS as ARMS
+from .arms import CONTRASTS as CONTRASTS
 from .budgets import at_equal_steps as at_equal_steps
 from .budgets import steps_of as steps_of
 from .decoding import run_decodings as run_decodings

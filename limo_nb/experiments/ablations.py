@@ -8,7 +8,7 @@ takes the learning rate and the schedule of the headline variants. What they are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
@@ -19,7 +19,7 @@ from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import Profile, SftSettings
 from limo_nb.evaluation import accuracies, benchmark_items
-from limo_nb.experiments.arms import ARMS, Material, Row, arm_rows
+from limo_nb.experiments.arms import CONTRASTS, Material, Row, arm_rows
 from limo_nb.experiments.budgets import (
     at_equal_steps, row_tokens, rows_within, steps_of, with_more_epochs,
 )  # fmt: skip
@@ -28,12 +28,6 @@ from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
-
-ABLATION_PAIRS = (
-    ("quality-L5", "quality-L1"), ("matched-rich", "matched-poor"),
-    ("questions-hard", "questions-easy"), ("few-short", "few-answers"),
-    ("many-full", "few-short"), ("many-full", "bulk-tokens"),
-)  # fmt: skip
 
 
 # ---------------------------------------------------------------- training sets
@@ -129,9 +123,13 @@ def run_ablations(run: Run) -> Artifact:
     """Stage `ablations`: train and evaluate every small variant with every seed.
 
     Leaves the tables results-<variant>-<seed>, table.json and differences.json as chapter
-    8 does, and settings.json: rows, epochs, batch and steps of every variant.
+    8 does, together.json (differences with intervals that hold for all of them together),
+    and settings.json: rows, epochs, batch and steps of every variant. The differences are
+    those of `arms.CONTRASTS`, also to the models of chapter 8, and of each size to base.
     """
-    sets, rows = run.load("ablations/sets"), run.load("rows")
+    sets, rows, evaluated = (
+        run.load(name) for name in ("ablations/sets", "rows", "evaluation")
+    )
     sizes, base = sets.json("sizes.json"), run.profile.models.base
 
     def make(folder: Path, profile: Profile) -> None:
@@ -155,14 +153,26 @@ def run_ablations(run: Run) -> Artifact:
         results = {name: results_of(folder, name) for name in sizes}
         write_json(folder / "settings.json", _settings_table(settings, sizes))
         write_json(folder / "table.json", accuracies(results))
-        pairs = [pair for pair in ABLATION_PAIRS if set(pair) <= set(results)]
+        results |= {name: results_of(evaluated, name) for name in ("base", "limo", "random")}
+        pairs = contrasts(sizes)
         write_json(folder / "differences.json", paired(results, pairs))
+        read = [(c.left, c.right) for c in CONTRASTS if (c.left, c.right) in pairs]
+        write_json(folder / "together.json", paired(results, read, together=len(read)))
 
     return run.make(
-        "ablations", make, inputs=[sets, rows],
+        "ablations", make, inputs=[sets, rows, evaluated],
         reads=("ablations", "sft", "evaluation", "engine", "system_prompt"),
         params={"base": model_digest(base)},
     )  # fmt: skip
+
+
+def contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs that can be compared where these `arms` were trained."""
+    known = {"base", "limo", "random", *arms}
+    found = [(c.left, c.right) for c in CONTRASTS if {c.left, c.right} <= known]
+    for size in (name for name in arms if name.startswith("rows-")):
+        found += [(size, "base"), ("limo", size)]
+    return found
 
 
 def ablation_settings(settings: SftSettings, name: str, rows: int, steps: int) -> SftSettings:

@@ -55,6 +55,41 @@ class Arm:
     rows: Callable[[Material], list[Row]]
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """Two arms that differ in one thing; arms of chapter 8 may be among them."""
+
+    left: str
+    right: str
+    what: str  # the left less the right, in words
+
+
+CONTRASTS = (
+    Contrast("limo", "few-answers", "full chains or answers alone"),
+    Contrast("limo", "few-short", "full chains or short solutions"),
+    Contrast("few-short", "few-answers", "short solutions or answers alone"),
+    Contrast("limo", "many-full", "few chosen chains or many"),
+    Contrast("many-full", "bulk-tokens", "many chains or many answers"),
+    Contrast("limo", "bulk-tokens", "few chains or as many tokens of answers"),
+    Contrast("chosen-first", "random", "chosen or random questions, first chains"),
+    Contrast("limo", "random-best", "chosen or random questions, best chains"),
+    Contrast("limo", "chosen-first", "best or first chains, chosen questions"),
+    Contrast("random-best", "random", "best or first chains, random questions"),
+    Contrast("quality-L5", "quality-L1", "best or worst chains"),
+    Contrast("matched-rich", "matched-poor", "rich or poor habits at equal length"),
+    Contrast("questions-hard", "questions-easy", "hard or easy questions"),
+    Contrast("limo", "no-checks", "with or without checks"),
+    Contrast("limo", "no-detours", "with or without explorations"),
+    Contrast("limo", "no-keywords", "with or without counted words"),
+    Contrast("limo", "skipped-25", "all steps or three quarters"),
+    Contrast("limo", "skipped-50", "all steps or half of them"),
+    Contrast("limo", "wrong", "right or wrong chains"),
+    Contrast("limo", "corrupted", "true or corrupted digits"),
+    Contrast("limo", "shuffled", "steps in order or shuffled"),
+    Contrast("many-full", "one-family", "four families or one"),
+)
+
+
 # ---------------------------------------------------------------- choice among chains
 def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Rows of each question, in the order of its attempts."""

@@ -31,17 +31,19 @@ def paired(
     results: Results,
     pairs: Iterable[tuple[str, str]],
     groups: Mapping[str, Group] = GROUPS,
+    together: int = 1,
 ) -> list[DifferenceRow]:
     """One row per pair and group: the left model's accuracy less the right one's.
 
-    `groups` says which rows of the results belong to each group.
+    `groups` says which rows of the results belong to each group, and `together` how many
+    differences are read together (`evaluation.difference`).
     """
     rows = []
     for left, right in pairs:
         for group, belongs in groups.items():
             a, b = (_part(results[name], belongs) for name in (left, right))
             named = {"model": left, "against": right, "group": group}
-            rows.append(cast(DifferenceRow, named | vars(difference(a, b))))
+            rows.append(cast(DifferenceRow, named | vars(difference(a, b, together=together))))
     return rows
 
 

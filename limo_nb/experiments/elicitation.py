@@ -137,7 +137,9 @@ def gaps(results: Dataset) -> list[dict[str, Any]]:
     """Textbook page less chat on many-step problems, paired by problem, per model."""
     results, rows = pooled(results), []
     for role in dict.fromkeys(results["model"]):
-        page, chat = (answers_of(results, role, own, lab.MANY_STEPS) for own in ("textbook", "chat"))
+        page, chat = (
+            answers_of(results, role, own, lab.MANY_STEPS) for own in ("textbook", "chat")
+        )
         names = {"model": f"{role} textbook", "against": f"{role} chat"}
         rows.append({**names, "group": "many steps", **vars(difference([page], [chat]))})
     return rows

@@ -53,9 +53,7 @@ def benchmarks(items: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def ladder(
-    items: int, seed: int, levels: Iterable[int] = LADDER
-) -> list[dict[str, Any]]:
+def ladder(items: int, seed: int, levels: Iterable[int] = LADDER) -> list[dict[str, Any]]:
     """`items` problems of every family and number of steps, none of them in a benchmark.
 
     For looking at models by difficulty (chapter 2) and for choices made before any
