@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+
 from limo_nb import lab
 from limo_nb.core.settings import EngineSettings, Sampling
 from limo_nb.evaluation import grade_answers

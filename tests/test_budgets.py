@@ -40,7 +40,7 @@ def test_equal_steps_sees_every_row_once_in_batches_that_ranks_can_share(rows, r
         ("rows-50", 50, 19, 8),  # 7 steps an epoch
         ("rows-6", 6, 130, 6),  # fewer rows than a batch: one step an epoch
         ("quality-L1", 60, 16, 8),
-        ("rows-5000", 5000, 1, 8),  # never less than an epoch
+        ("rows-5000", 5000, 1, 40),  # never less than an epoch: larger batches
         ("bulk-tokens", 2000, 1, 8),  # the budget is in tokens, not in steps
     ],
 )

@@ -82,7 +82,10 @@ def test_the_lab_s_chains_are_read_step_by_step(family):
         text = texts.worked_solution(rng, problem, manner)
         plain = edits.without_roles(text, {"check", "exploration"})
         assert len(plain.split("\n")) == 7 and "Check" not in plain and "?" not in plain
-        said = [step.equation() in line for step, line in zip(problem.steps, plain.split("\n"))]
+        said = [
+            step.equation() in line
+            for step, line in zip(problem.steps, plain.split("\n"), strict=False)
+        ]
         assert all(said), plain
         assert len(edits.shortened(text).split("\n")) == 4
         halved = edits.skipping(text, 0.6, rng).split("\n")

@@ -35,7 +35,7 @@ from limo_nb.evidence.judging import (
 )
 from limo_nb.evidence.measuring import tables_of_records
 from limo_nb.evidence.recorded import REAL
-from limo_nb.experiments import differences, elicitation
+from limo_nb.experiments import ablations, differences, elicitation
 from limo_nb.lab.world import IN_DOMAIN
 
 CLAIM = {
@@ -315,7 +315,10 @@ def made_up() -> dict[str, list[dict]]:
     levels = {"base": 0.2, "poor": 0.15, "bulk": 0.2, "random": 0.6, "limo": 0.8,
               "poor-limo": 0.15}  # fmt: skip
     small = {"quality-L5": 0.8, "quality-L1": 0.4, "questions-hard": 0.8,
-            "questions-easy": 0.6, "rows-half": 0.78, "bulk-tokens": 0.25}  # fmt: skip
+            "questions-easy": 0.6, "rows-half": 0.78, "bulk-tokens": 0.25, "limo": 0.8,
+            "base": 0.2, "random": 0.6, "few-answers": 0.2, "few-short": 0.5, "many-full": 0.8,
+            "chosen-first": 0.7, "shuffled": 0.2, "wrong": 0.8, "no-checks": 0.8,
+            "skipped-50": 0.4}  # fmt: skip
     return {
         "elicitation": [
             accuracy("base textbook", 0.8, group="many steps", seeds=1),
@@ -333,7 +336,7 @@ def made_up() -> dict[str, list[dict]]:
 
 def test_every_testable_claim_is_shown_by_tables_that_show_it(repository: Path) -> None:
     claims = [c for c in ledger(repository) if c.rests_on == "a run"]
-    assert len(claims) == 11
+    assert len(claims) == 20
     assert {row["verdict"] for row in judging.judge(claims, made_up())} == {SHOWN}
 
 
@@ -376,7 +379,9 @@ def table(**accuracies: float) -> list[dict]:
 SHARES = {"base": 0.1, "poor": 0.1, "bulk": 0.1, "random": 0.5, "limo": 0.95,
           "poor-limo": 0.1}  # fmt: skip
 SMALL = {"quality-L5": 0.9, "quality-L1": 0.3, "questions-hard": 0.9, "questions-easy": 0.5,
-         "rows-8": 0.9, "rows-32": 0.95, "bulk-tokens": 0.1}  # fmt: skip
+         "rows-8": 0.9, "rows-32": 0.95, "bulk-tokens": 0.1, "few-answers": 0.1,
+         "few-short": 0.5, "many-full": 0.9, "chosen-first": 0.9, "random-best": 0.6,
+         "shuffled": 0.1, "wrong": 0.9, "no-checks": 0.9, "skipped-50": 0.3}  # fmt: skip
 HOMES = [f"in {n}" for n in range(4)] + [f"out {n}" for n in range(6)]  # benchmarks
 
 
@@ -387,13 +392,16 @@ def graded(rng: np.random.Generator, share: float, tokens: int) -> Dataset:
     return Dataset.from_list(rows, features=RESULTS)
 
 
-def leave_results(run: Run, stage: str, results: dict[str, list[Dataset]], pairs) -> None:
+def leave_results(
+    run: Run, stage: str, results: dict[str, list[Dataset]], pairs, **others: list[Dataset]
+) -> None:
+    """The answers of `results`, which may be paired with those of `others`."""
     tables = {
         f"results-{name}-{number}": table
         for name, by_seed in results.items()
         for number, table in enumerate(by_seed)
     }
-    told = differences.paired(results, pairs)
+    told = differences.paired(results | others, pairs)
     leave(run, stage, table=accuracies(results), differences=told, **tables)
 
 
@@ -409,8 +417,8 @@ def full_run(run: Run) -> Run:
     pairs = [("limo", other) for other in ("base", "bulk", "random", "poor-limo")]
     leave_results(run, "evaluation", models, [*pairs, ("poor-limo", "poor")])
     small = {name: [graded(rng, share, 9) for _ in range(3)] for name, share in SMALL.items()}
-    apart = [("quality-L5", "quality-L1"), ("questions-hard", "questions-easy")]
-    leave_results(run, "ablations", small, apart)
+    headline = {name: models[name] for name in ("base", "limo", "random")}
+    leave_results(run, "ablations", small, ablations.contrasts(SMALL), **headline)
     rows = Dataset.from_list([{"question": str(n)} for n in range(64)])
     bulk = Dataset.from_list([{"question": str(n)} for n in range(3200)])
     leave(run, "models/sets", limo=rows, random=rows, bulk=bulk)

@@ -268,6 +268,8 @@ class AblationSettings(Frozen):
     asked: int = Field(ge=1)  # questions drawn from the pool for the arms that want others
     samples: int = Field(ge=1)  # chains of each of them
     seeds: tuple[int, ...] = (1, 2, 3)
+    doses: tuple[int, ...] = ()  # millions of tokens that the lab's foundations have read
+    dose_seeds: tuple[int, ...] = (1,)  # of their fine-tuning
 
 
 class Profile(Frozen):

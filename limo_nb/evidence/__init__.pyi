@@ -12,6 +12,7 @@ from .judging import ClaimVerdict as ClaimVerdict
 from .judging import disagreements as disagreements
 from .judging import interval_told as interval_told
 from .judging import judge as judge
+from .judging import measured_told as measured_told
 from .judging import miniature as miniature
 from .measuring import Measured as Measured
 from .measuring import TableRow as TableRow

@@ -8,6 +8,7 @@ from .budgets import at_equal_steps as at_equal_steps
 from .budgets import steps_of as steps_of
 from .decoding import run_decodings as run_decodings
 from .differences import paired as paired
+from .doses import run_doses as run_doses
 from .elicitation import run_elicitation as run_elicitation
 from .headline import evaluate_all as evaluate_all
 from .headline import in_both_precisions as in_both_precisions

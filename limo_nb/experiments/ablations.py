@@ -21,7 +21,11 @@ from limo_nb.core.settings import Profile, SftSettings
 from limo_nb.evaluation import accuracies, benchmark_items
 from limo_nb.experiments.arms import CONTRASTS, Material, Row, arm_rows
 from limo_nb.experiments.budgets import (
-    at_equal_steps, row_tokens, rows_within, steps_of, with_more_epochs,
+    at_equal_steps,
+    row_tokens,
+    rows_within,
+    steps_of,
+    with_more_epochs,
 )  # fmt: skip
 from limo_nb.experiments.differences import paired
 from limo_nb.experiments.processes import in_processes, job_processes

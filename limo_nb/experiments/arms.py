@@ -7,10 +7,10 @@ changed keep their question and their answer.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any
 
 from limo_nb.chains import edits
@@ -42,9 +42,9 @@ class Material:
     settings: AblationSettings
     seed: int
 
-    def rng(self, name: str) -> random.Random:
+    def rng(self, name: str) -> Random:
         """Random numbers of one arm."""
-        return random.Random(f"{self.seed}/{name}")
+        return Random(f"{self.seed}/{name}")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _edited(edit: Callable[[str], str], material: Material) -> list[Row]:
 
 
 def _edited_at_random(
-    name: str, edit: Callable[[str, random.Random], str], material: Material
+    name: str, edit: Callable[[str, Random], str], material: Material
 ) -> list[Row]:
     rng = material.rng(name)
     return [{**row, "solution": edit(row["solution"], rng)} for row in material.limo]
@@ -168,7 +168,7 @@ def _changed(what: str, edit: Callable[[str], str]) -> Arm:
     return Arm(what, partial(_edited, edit))
 
 
-def _randomly(name: str, what: str, edit: Callable[[str, random.Random], str]) -> Arm:
+def _randomly(name: str, what: str, edit: Callable[[str, Random], str]) -> Arm:
     return Arm(what, partial(_edited_at_random, name, edit))
 
 
@@ -227,7 +227,10 @@ def sized(material: Material) -> dict[str, list[Row]]:
 
 
 def arm_rows(material: Material) -> dict[str, list[Row]]:
-    """The rows of every arm of the settings; raises ValueError for an arm without any."""
+    """The rows of every arm of the settings; raises ValueError for one unknown or empty."""
+    unknown = [name for name in material.settings.arms if name not in ARMS]
+    if unknown:
+        raise ValueError(f"no arm {unknown[0]!r}; there are {', '.join(ARMS)}")
     made = {name: ARMS[name].rows(material) for name in material.settings.arms}
     made |= sized(material)
     empty = [name for name, rows in made.items() if not rows]

@@ -12,6 +12,7 @@ from .items import worked_prompt as worked_prompt
 from .reading import problems_read as problems_read
 from .recipe import Phase as Phase
 from .recipe import Recipe as Recipe
+from .recipe import doses as doses
 from .recipe import recipes as recipes
 from .shipped import MODELS as MODELS
 from .shipped import digest as digest

@@ -24,7 +24,8 @@ MANY_STEPS = (6, MAX_STEPS)  # what chapter 2 calls many steps
 def benchmark_problems(items: int) -> Iterator[tuple[str, LabProblem]]:
     """(id, problem) of ten benchmarks, one a family, of `items` problems each.
 
-    Their numbers of steps are those of `STEPS_TESTED`, in turn. All belong to the test split; a smaller `items` takes a prefix of each.
+    Their numbers of steps are those of `STEPS_TESTED`, in turn. All belong to the test
+    split; a smaller `items` takes a prefix of each.
     """
     for family in FAMILIES:
         rng = random.Random(f"{BENCHMARK_SEED}/{family}")

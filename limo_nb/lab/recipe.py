@@ -7,7 +7,7 @@ Chapter 2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -62,6 +62,17 @@ class Recipe:
     def phase(self, name: PhaseName) -> tuple[Phase, int]:
         """Phase `name` and its seed."""
         return (self.pretrain, self.seed) if name == "pretrain" else (self.tune, self.seed + 1)
+
+
+def doses() -> dict[int, str]:
+    """The foundations that differ in the number of tokens they read: millions -> name."""
+    main = recipes()["foundation"]
+    alike = {
+        name: own for name, own in recipes().items()
+        if replace(own.pretrain, tokens=0) == replace(main.pretrain, tokens=0)
+        and (own.seed, own.shape, own.tune) == (main.seed, main.shape, main.tune)
+    }  # fmt: skip
+    return dict(sorted((own.pretrain.tokens // 10**6, name) for name, own in alike.items()))
 
 
 @cache
