@@ -31,10 +31,10 @@ def answers(right: dict[tuple[str, str], list[bool | None]]) -> Dataset:
 
 MADE_UP = answers(
     {
-        ("base", "chat"): [True, True, False, False, False, False, True, None],
-        ("base", "textbook"): [True] * 8,
-        ("poor", "chat"): [True, False, False, False, False, False, False, False],
-        ("poor", "textbook"): [False] * 8,
+        ("base", "chat"): [True, True, False, False, True, False, False, True, None],
+        ("base", "textbook"): [True] * 9,
+        ("poor", "chat"): [True] + [False] * 8,
+        ("poor", "textbook"): [False] * 9,
     }
 )
 
