@@ -11,6 +11,7 @@ import yaml
 from datasets import Dataset
 from graded import results_of
 
+from limo_nb.book import contents
 from limo_nb.core import settings
 from limo_nb.core.files import write_json
 from limo_nb.core.paper import reported
@@ -265,7 +266,7 @@ def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) 
 
 
 def test_claims_about_a_record_are_judged_by_its_tables_alone() -> None:
-    changes = {"record": "real", "prediction": "A gain."}
+    changes = {"record": "real", "prediction": "A gain.", "predicted": "0123abc"}
     claim = rules.Claim(**(CLAIM | changes))
     here = {"evaluation": [accuracy("limo", 0.9), accuracy("base", 0.1)]}
     there = {"evaluation": [accuracy("limo", 0.5), accuracy("base", 0.1)]}
@@ -291,6 +292,17 @@ def test_paper_s_figures_come_from_its_tables(repository: Path) -> None:
 def test_wrong_path_into_the_paper_s_figures_is_named() -> None:
     with pytest.raises(ValueError, match="no 'ablations.nothing.aime' .at 'nothing'"):
         rules._figure("ablations.nothing.aime")
+
+
+def test_claims_link_to_sections_that_are_there(repository: Path) -> None:
+    pages = {c.number: c.name for c in contents.chapters(repository)}
+    linked = [claim for claim in ledger(repository) if claim.section]
+    assert len(linked) >= 20
+    for claim in linked:
+        text = (repository / "book" / "text" / f"{pages[claim.chapter]}.md").read_text()
+        assert f"\n## {claim.section}\n" in text, claim.id
+    html = show.ledger_html(linked)
+    assert 'href="09-ablations.html#few-rows-or-full-chains"' in html
 
 
 def test_stored_verdict_that_disagrees_with_its_numbers_is_found(repository: Path) -> None:

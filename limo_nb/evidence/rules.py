@@ -6,6 +6,7 @@ a number): nothing is evaluated as code.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,6 +101,7 @@ class Claim(Frozen):
     claim: str
     source: str  # who claims it, and where
     chapter: int
+    section: str = ""  # the heading in that chapter where its figure stands
     paper: str  # what was published; may name `figures` in braces
     figures: dict[str, str | PaperGain] = {}
     values: dict[str, ClaimQuantity] = {}
@@ -111,6 +113,7 @@ class Claim(Frozen):
     untested: str = ""  # why nothing here tests it, and what it would take
     record: str = ""  # the recorded run that it is about; none: the run at hand
     prediction: str = ""  # what was expected before that run
+    predicted: str = ""  # the commit of the prediction
     least: Least
 
     @model_validator(mode="after")
@@ -122,6 +125,8 @@ class Claim(Frozen):
             raise ValueError("a claim has a rule, or says in `untested` why it has none")
         if self.record and not self.prediction:
             raise ValueError("a claim about a recorded run has a prediction")
+        if self.prediction and not self.predicted:
+            raise ValueError("a prediction names the commit that holds it, in `predicted`")
         return self
 
     @property
@@ -132,6 +137,11 @@ class Claim(Frozen):
         if all(quantity.table == "published" for quantity in self.values.values()):
             return "published numbers"
         return "a record" if self.record else "a run"
+
+    @property
+    def anchor(self) -> str:
+        """The section's name in the address of its page, "" without one."""
+        return re.sub(r"[^a-z0-9]+", "-", self.section.lower()).strip("-")
 
     @property
     def published(self) -> str:
@@ -149,7 +159,15 @@ def load_ledger(path: Path | None = None) -> list[Claim]:
     """The claims of the ledger; raises ValueError that names the claim and the field."""
     path = path or ledger_path()
     raw = yaml.safe_load(path.read_text())
-    claims = [_claim({"least": raw["least"], **row}, path) for row in raw["claims"]]
+    commits = raw.get("predicted", {})
+    claims = [
+        _claim(
+            {"least": raw["least"], "predicted": commits.get(row.get("record", "mini"), "")}
+            | row,
+            path,
+        )
+        for row in raw["claims"]
+    ]
     if len({claim.id for claim in claims}) != len(claims):
         raise ValueError(f"{path}: two claims have the same id")
     return claims

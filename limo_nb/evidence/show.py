@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from limo_nb.book import plots
+from limo_nb.book.contents import chapters, find_root
 from limo_nb.book.templates import macros
 from limo_nb.evidence.judging import (
     CONTRADICTED,
@@ -33,15 +34,17 @@ Row = Mapping[str, Any]  # of `judging.ClaimVerdict`, perhaps read from a file
 def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
     """The ledger as an HTML table: rules, or what was measured where there are `rows`.
 
-    `rows` are those of `judge`; a claim without a row is shown by its rule.
+    `rows` are those of `judge`; a claim without a row is shown by its rule. A claim links to
+    the section with its figure.
     """
     found = {row["id"]: row for row in rows}
     told = [
-        (claim, row, measured_told(row) if row else _rule(claim))
+        (claim, row, [*measured_told(row), *_prediction(claim)] if row else _rule(claim))
         for claim in claims
         for row in [found.get(claim.id)]
     ]
-    return str(macros(TEMPLATE).ledger(told, list(tally(rows)), EXPLAINED))
+    pages = {chapter.number: f"{chapter.name}.html" for chapter in chapters(find_root())}
+    return str(macros(TEMPLATE).ledger(told, list(tally(rows)), EXPLAINED, pages))
 
 
 def _rule(claim: Claim) -> list[str]:
@@ -49,7 +52,11 @@ def _rule(claim: Claim) -> list[str]:
         return [f"{UNTESTED}: {claim.untested}"]
     rule = "; ".join(f"{c.value} {c.says}" for c in claim.rule)
     rule += "".join(f", given {c.value} {c.says} %" for c in claim.requires)
-    return [rule, f"predicted: {claim.prediction}"] if claim.prediction else [rule]
+    return [rule, *_prediction(claim)]
+
+
+def _prediction(claim: Claim) -> list[str]:
+    return [f"predicted ({claim.predicted}): {claim.prediction}"] if claim.prediction else []
 
 
 def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:
