@@ -266,13 +266,23 @@ def test_the_book_s_profile_is_large_enough_for_every_verdict(repository: Path) 
 
 
 def test_claims_about_a_record_are_judged_by_its_tables_alone() -> None:
-    changes = {"record": "real", "prediction": "A gain.", "predicted": "0123abc"}
+    changes = {
+        "record": "real",
+        "prediction": "A gain.",
+        "predicted": "0123abc",
+        "expects": {"verdict": "reproduced", "low": 35},
+    }
     claim = rules.Claim(**(CLAIM | changes))
     here = {"evaluation": [accuracy("limo", 0.9), accuracy("base", 0.1)]}
     there = {"evaluation": [accuracy("limo", 0.5), accuracy("base", 0.1)]}
     (row,) = judging.judge([claim], here, records={"real": there})
     assert row["measured"]["gain"]["value"] == pytest.approx(40)
-    assert (row["verdict"], row["by"]) == (REPRODUCED, judging.REAL)
+    assert (row["verdict"], row["by"], row["held"]) == (REPRODUCED, judging.REAL, True)
+    for other in ({"verdict": "shown"}, {"verdict": "reproduced", "high": 39}):
+        failed = rules.Claim(**(CLAIM | changes | {"expects": other}))
+        (row,) = judging.judge([failed], here, records={"real": there})
+        assert row["held"] is False
+    (row,) = judging.judge([claim], here, records={"real": there})
     (row,) = judging.judge([claim], here)
     assert row["verdict"] == UNTESTED
     assert row["reason"] == "not measured in the record real: gain"

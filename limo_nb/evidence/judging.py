@@ -31,6 +31,7 @@ class ClaimVerdict(TypedDict):
     units: dict[str, str]
     rule: list[str]
     prediction: str
+    held: bool | None  # whether the prediction came true; None: none, or not tested
     rests_on: Basis
     by: str  # MINIATURE, REAL, PUBLISHED or NOTHING
     verdict: str  # one of the seven words above
@@ -69,6 +70,7 @@ def judge(
                 units={name: q.unit.replace("number", "") for name, q in claim.values.items()},
                 rule=[f"{c.value} {c.says}" for c in claim.rule],
                 prediction=claim.prediction,
+                held=_held(claim, measured, verdict),
                 rests_on=claim.rests_on,
                 by=by,
                 verdict=verdict,
@@ -76,6 +78,15 @@ def judge(
             )
         )
     return rows
+
+
+def _held(claim: Claim, measured: Mapping[str, Measured | None], verdict: str) -> bool | None:
+    """Whether verdict and value are as predicted; the value's interval is not asked."""
+    if claim.expects is None or verdict == UNTESTED:
+        return None
+    found = measured[claim.expects.value or claim.rule[0].value]
+    within = found and claim.expects.low <= found["value"] <= claim.expects.high
+    return bool(within) and verdict == claim.expects.verdict
 
 
 def _rests_on(claim: Claim, small: bool) -> str:

@@ -148,6 +148,7 @@ class RecordedResults:
                 "predicted": own[row["id"]].prediction,
                 "measured": "; ".join(measured_told(row)) or "–",
                 "verdict": row["verdict"],
+                "prediction": {True: "held", False: "failed", None: "–"}[row["held"]],
             }
             for row in rows if row["id"] in own
         }  # fmt: skip

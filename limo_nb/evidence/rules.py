@@ -7,6 +7,7 @@ a number): nothing is evaluated as code.
 from __future__ import annotations
 
 import re
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +84,15 @@ class PaperGain(Frozen):
     group: Literal["in domain", "out of domain", "all"]
 
 
+class Expected(Frozen):
+    """A prediction in numbers: the verdict, and where the value of a quantity will lie."""
+
+    verdict: str
+    value: str = ""  # a quantity of the claim; its rule's first where none is named
+    low: float = -inf
+    high: float = inf
+
+
 class Least(Frozen):
     """What a verdict must rest on, at the least."""
 
@@ -114,6 +124,7 @@ class Claim(Frozen):
     record: str = ""  # the recorded run that it is about; none: the run at hand
     prediction: str = ""  # what was expected before that run
     predicted: str = ""  # the commit of the prediction
+    expects: Expected | None = None  # the prediction's verdict and numbers
     least: Least
 
     @model_validator(mode="after")
@@ -125,8 +136,8 @@ class Claim(Frozen):
             raise ValueError("a claim has a rule, or says in `untested` why it has none")
         if self.record and not self.prediction:
             raise ValueError("a claim about a recorded run has a prediction")
-        if self.prediction and not self.predicted:
-            raise ValueError("a prediction names the commit that holds it, in `predicted`")
+        if self.prediction and not (self.predicted and self.expects):
+            raise ValueError("a prediction has `predicted`, its commit, and `expects`")
         return self
 
     @property

@@ -39,7 +39,7 @@ def ledger_html(claims: Sequence[Claim], rows: Sequence[Row] = ()) -> str:
     """
     found = {row["id"]: row for row in rows}
     told = [
-        (claim, row, [*measured_told(row), *_prediction(claim)] if row else _rule(claim))
+        (claim, row, [*measured_told(row), *_prediction(claim, row)] if row else _rule(claim))
         for claim in claims
         for row in [found.get(claim.id)]
     ]
@@ -55,8 +55,12 @@ def _rule(claim: Claim) -> list[str]:
     return [rule, *_prediction(claim)]
 
 
-def _prediction(claim: Claim) -> list[str]:
-    return [f"predicted ({claim.predicted}): {claim.prediction}"] if claim.prediction else []
+def _prediction(claim: Claim, row: Row | None = None) -> list[str]:
+    if not claim.prediction:
+        return []
+    came = {True: " As predicted.", False: " The prediction failed."}
+    said = came.get(row["held"], "") if row else ""
+    return [f"predicted ({claim.predicted}): {claim.prediction}{said}"]
 
 
 def margins(claims: Sequence[Claim], rows: Sequence[Row], title: str) -> Figure | None:
