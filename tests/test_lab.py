@@ -283,6 +283,38 @@ def test_pages_of_the_poor_backbones_hold_no_reasoning(page):
     assert not any(followed)
 
 
+# ------------------------------------------------------------------ mistakes
+@pytest.mark.parametrize("family", world.FAMILIES)
+def test_a_worked_solution_has_no_mistake_in_any_manner(family):
+    rng = random.Random(family)
+    for _ in range(30):
+        problem = world.FAMILIES[family](rng, rng.randint(1, 16))
+        manner = texts.Manner(check=0.5, slip=0.3, explore=0.4, reason=0.4)
+        text = texts.worked_solution(rng, problem, manner)
+        assert lab.first_mistake(problem, text) == "none", text
+        assert lab.first_mistake(problem, texts.terse(problem)) == "none"
+        assert lab.first_mistake(problem, "\\boxed{no}") == "no steps"
+
+
+@pytest.mark.parametrize("family", world.FAMILIES)
+def test_the_first_mistake_is_found_and_named(family):
+    rng = random.Random(f"{family}/mistakes")
+    problem = world.FAMILIES[family](rng, 6)
+    lines = texts.worked_solution(rng, problem).split("\n")
+    step, other = problem.steps[2], problem.steps[3]
+    wrong = texts._wrong(rng, problem, step)
+
+    def found(third: str) -> str:
+        return lab.first_mistake(problem, "\n".join([*lines[:2], third, *lines[3:]]))
+
+    assert found("") == "left out"
+    assert found(f"{step.line(wrong)}.") == "miscalculated"
+    assert found(f"{step.line(wrong)}. Check: no. {step.line()}.") == "none"
+    assert found(f"{step.label} {other.told} {other.equation()}.") == "miscopied"
+    text = "\n".join(lines).replace(f"{{{problem.answer}}}", "{no}")
+    assert lab.first_mistake(problem, text) == "answer"
+
+
 # ------------------------------------------------------------------ tokenizer
 @pytest.fixture(scope="module")
 def tokenizer():

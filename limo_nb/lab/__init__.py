@@ -6,7 +6,7 @@ pool, for benchmarks and for models by name, as they would ask a hub. Chapters 1
 
 `world` makes the problems and `items` lists them as rows; `texts` writes pages of them,
 `reading` draws the pages of a training run; `recipe`, `tokenizer` and `pretrain` make the
-models, `shipped` has them; `facts` asks what they know.
+models, `shipped` has them; `facts` asks what they know, `mistakes` where their chains go wrong.
 """
 
 import lazy_loader

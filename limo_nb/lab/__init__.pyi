@@ -9,6 +9,8 @@ from .items import benchmarks as benchmarks
 from .items import ladder as ladder
 from .items import pool as pool
 from .items import worked_prompt as worked_prompt
+from .mistakes import MISTAKES as MISTAKES
+from .mistakes import first_mistake as first_mistake
 from .reading import problems_read as problems_read
 from .recipe import Phase as Phase
 from .recipe import Recipe as Recipe
