@@ -15,7 +15,7 @@ from limo_nb.lab import pretrain, reading, shipped, texts, world
 from limo_nb.lab.tokenizer import CONTROL, DEFAULT_SYSTEM
 
 SLOW = pytest.mark.slow
-MODELS = ("foundation", "poor", "weak", "reasoner")
+MODELS = ("foundation", "poor", "weak", "reasoner", "dose-1", "dose-2", "dose-4", "dose-20")
 
 
 # ------------------------------------------------------------------ problems
