@@ -269,6 +269,7 @@ class AblationSettings(Frozen):
     samples: int = Field(ge=1)  # chains of each of them
     seeds: tuple[int, ...] = (1, 2, 3)
     doses: tuple[int, ...] = ()  # millions of tokens that the lab's foundations have read
+    dose_sets: tuple[str, ...] = ("limo",)  # training sets that each dose is tuned on
     dose_seeds: tuple[int, ...] = (1,)  # of their fine-tuning
 
 

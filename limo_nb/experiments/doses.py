@@ -27,7 +27,7 @@ from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.inference import complete, model_digest, open_engine
 
-WAYS = ("textbook", "chat", "limo", "bulk")  # a page, a chat before training, and after two
+BEFORE = ("textbook", "chat")  # how a foundation is asked before it is fine-tuned
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class PageRun:
 def run_doses(run: Run) -> Artifact:
     """Stage `doses`: every dose of `ablations.doses` asked, fine-tuned, and asked again.
 
-    Leaves the tables results-<dose>-<way>-<seed> of `WAYS` and table.json, whose models are
-    named "<millions of tokens> <way>". Raises ValueError for a dose that no model has.
+    Leaves the tables results-<dose>-<way>-<seed>, where a way is one of `BEFORE` or a set of
+    `ablations.dose_sets`, and table.json, whose models are named "<millions> <way>". Raises
+    ValueError for a dose that no model has.
     """
     sets, known = run.load("models/sets"), lab.doses()
     wanted = run.profile.ablations.doses
@@ -58,6 +59,7 @@ def run_doses(run: Run) -> Artifact:
 
     def make(folder: Path, profile: Profile) -> None:
         save_tables(folder, items=benchmark_items(profile.evaluation))
+        ways = (*BEFORE, *profile.ablations.dose_sets)
         jobs: list[TrainingRun | PageRun] = []
         for dose, model in models.items():
             asked = (folder, profile.evaluation.sampling, profile.engine, profile.system_prompt)
@@ -70,11 +72,11 @@ def run_doses(run: Run) -> Artifact:
                     f"{dose}-{way}-{seed}", model, *asked,
                     TrainingSpec(sets / f"{way}.parquet", _settings(profile, sets, way), seed),
                 )
-                for way in ("limo", "bulk") for seed in profile.ablations.dose_seeds
+                for way in profile.ablations.dose_sets for seed in profile.ablations.dose_seeds
             ]  # fmt: skip
         processes = job_processes(profile.engine, next(iter(models.values())))
         in_processes(_carry_out, jobs, processes, "foundations asked and fine-tuned")
-        names = [(dose, way) for dose in models for way in WAYS]
+        names = [(dose, way) for dose in models for way in ways]
         results = {f"{dose} {way}": results_of(folder, f"{dose}-{way}") for dose, way in names}
         write_json(folder / "table.json", accuracies(results))
 
