@@ -153,7 +153,7 @@ def test_the_forms_are_those_that_profiles_know():
 
 @pytest.mark.parametrize("form", text.FORMS)
 def test_one_pass_equals_the_filters_one_after_the_other(form):
-    rows = lab.pool(300, 7)
+    rows = lab.pool(600, 7)
     pool = Dataset.from_list(rows, features=COLUMNS)
     items = Dataset.from_list(lab.benchmarks(20))
     made = PoolSettings(source="lab", size=1, ngram=20, near_duplicate=0.8, normalisation=form)

@@ -20,7 +20,9 @@ TEMPLATE = "evidence/summary.jinja"
 # The claims that tell the story, in its order.
 OF_RUN = (
     "elicitation-gap", "in-domain", "out-of-domain", "less-is-more", "less-is-more-tokens",
-    "chosen-beats-random", "chain-quality", "question-difficulty", "backbone",
+    "chains-not-answers", "full-beats-short", "few-match-many-chains", "chosen-beats-random",
+    "chain-quality", "checks-can-go", "steps-must-stay", "structure-matters",
+    "content-hardly-matters", "question-difficulty", "backbone",
 )  # fmt: skip
 OF_PAPERS = ("published-gain", "bulk-hurts", "over-openthoughts", "over-o1-aime",
              "generalisation-headline", "more-is-more", "published-sizes-math")  # fmt: skip
