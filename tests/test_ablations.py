@@ -95,7 +95,7 @@ def test_arms_are_the_same_every_time_and_each_has_its_own_draw():
 
 
 def test_contrasts_are_between_arms_that_exist():
-    known = {*arms.ARMS, "limo", "random", "base"}
+    known = {*arms.ARMS, "limo", "random", "base", "bulk"}
     assert all({c.left, c.right} <= known and c.left != c.right for c in arms.CONTRASTS)
     assert len({(c.left, c.right) for c in arms.CONTRASTS}) == len(arms.CONTRASTS)
     assert ("limo", "rows-2") in ablations.contrasts(["rows-2"])
@@ -153,7 +153,7 @@ def tiny_run(model: Path, **more) -> Run:
         write_json(folder / "sizes.json", {"rows-2": 2})
 
     def answers(folder: Path) -> None:
-        for name in ("base", "limo-1", "random-1"):
+        for name in ("base", "limo-1", "random-1", "bulk-1"):
             of_one = name if "-" in name else f"{name}-0"
             carry_out(TrainingRun(of_one, str(model), folder, run.profile.evaluation.sampling,
                                   run.profile.engine, run.profile.system_prompt))  # fmt: skip

@@ -439,7 +439,7 @@ def full_run(run: Run) -> Run:
     pairs = [("limo", other) for other in ("base", "bulk", "random", "poor-limo")]
     leave_results(run, "evaluation", models, [*pairs, ("poor-limo", "poor")])
     small = {name: [graded(rng, share, 9) for _ in range(3)] for name, share in SMALL.items()}
-    headline = {name: models[name] for name in ("base", "limo", "random")}
+    headline = {name: models[name] for name in ablations.EVALUATED}
     leave_results(run, "ablations", small, ablations.contrasts(SMALL), **headline)
     rows = Dataset.from_list([{"question": str(n)} for n in range(64)])
     bulk = Dataset.from_list([{"question": str(n)} for n in range(3200)])

@@ -308,9 +308,12 @@ def test_the_first_mistake_is_found_and_named(family):
         return lab.first_mistake(problem, "\n".join([*lines[:2], third, *lines[3:]]))
 
     assert found("") == "left out"
+    assert found(f"In the head: {step.label.removesuffix('=')}.") == "left out"
     assert found(f"{step.line(wrong)}.") == "miscalculated"
     assert found(f"{step.line(wrong)}. Check: no. {step.line()}.") == "none"
     assert found(f"{step.label} {other.told} {other.equation()}.") == "miscopied"
+    if family == "queue":
+        assert found(f"{step.line(step.value + ' Z')}.") == "miscalculated"
     text = "\n".join(lines).replace(f"{{{problem.answer}}}", "{no}")
     assert lab.first_mistake(problem, text) == "answer"
 

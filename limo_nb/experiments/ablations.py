@@ -33,6 +33,8 @@ from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_o
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
 
+EVALUATED = ("base", "limo", "random", "bulk")  # models of chapter 8 that arms are paired with
+
 
 # ---------------------------------------------------------------- training sets
 def ablation_sets(run: Run) -> Artifact:
@@ -157,11 +159,11 @@ def run_ablations(run: Run) -> Artifact:
         results = {name: results_of(folder, name) for name in sizes}
         write_json(folder / "settings.json", _settings_table(settings, sizes))
         write_json(folder / "table.json", accuracies(results))
-        results |= {name: results_of(evaluated, name) for name in ("base", "limo", "random")}
+        results |= {name: results_of(evaluated, name) for name in EVALUATED}
         pairs = contrasts(sizes)
         write_json(folder / "differences.json", paired(results, pairs))
         read = [(c.left, c.right) for c in CONTRASTS if (c.left, c.right) in pairs]
-        write_json(folder / "together.json", paired(results, read, together=len(read)))
+        write_json(folder / "together.json", paired(results, read, together=3 * len(read)))
 
     return run.make(
         "ablations", make, inputs=[sets, rows, evaluated],
@@ -172,7 +174,7 @@ def run_ablations(run: Run) -> Artifact:
 
 def contrasts(arms: Iterable[str]) -> list[tuple[str, str]]:
     """The pairs that can be compared where these `arms` were trained."""
-    known = {"base", "limo", "random", *arms}
+    known = {*EVALUATED, *arms}
     found = [(c.left, c.right) for c in CONTRASTS if {c.left, c.right} <= known]
     for size in (name for name in arms if name.startswith("rows-")):
         found += [(size, "base"), ("limo", size)]

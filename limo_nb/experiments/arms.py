@@ -57,7 +57,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two arms that differ in one thing; arms of chapter 8 may be among them."""
+    """Two arms that differ in one thing, as far as can be; those of chapter 8 among them."""
 
     left: str
     right: str
@@ -65,28 +65,29 @@ class Contrast:
 
 
 CONTRASTS = (
-    Contrast("limo", "few-answers", "full chains or answers alone"),
-    Contrast("limo", "few-short", "full chains or short solutions"),
-    Contrast("few-short", "few-answers", "short solutions or answers alone"),
-    Contrast("limo", "many-full", "few chosen chains or many"),
-    Contrast("many-full", "bulk-tokens", "many chains or many answers"),
-    Contrast("limo", "bulk-tokens", "few chains or as many tokens of answers"),
-    Contrast("chosen-first", "random", "chosen or random questions, first chains"),
-    Contrast("limo", "random-best", "chosen or random questions, best chains"),
-    Contrast("limo", "chosen-first", "best or first chains, chosen questions"),
-    Contrast("random-best", "random", "best or first chains, random questions"),
-    Contrast("quality-L5", "quality-L1", "best or worst chains"),
-    Contrast("matched-rich", "matched-poor", "rich or poor habits at equal length"),
-    Contrast("questions-hard", "questions-easy", "hard or easy questions"),
-    Contrast("limo", "no-checks", "with or without checks"),
-    Contrast("limo", "no-detours", "with or without explorations"),
-    Contrast("limo", "no-keywords", "with or without counted words"),
-    Contrast("limo", "skipped-25", "all steps or three quarters"),
-    Contrast("limo", "skipped-50", "all steps or half of them"),
-    Contrast("limo", "wrong", "right or wrong chains"),
-    Contrast("limo", "corrupted", "true or corrupted digits"),
-    Contrast("limo", "shuffled", "steps in order or shuffled"),
-    Contrast("many-full", "one-family", "four families or one"),
+    Contrast("limo", "few-answers", "full chains less answers alone"),
+    Contrast("limo", "few-short", "full chains less short solutions"),
+    Contrast("few-short", "few-answers", "short solutions less answers alone"),
+    Contrast("limo", "many-full", "few chosen chains less many"),
+    Contrast("many-full", "bulk", "many chains less many answers"),
+    Contrast("limo", "bulk-tokens", "few chains less as many tokens of answers"),
+    Contrast("chosen-first", "random", "chosen less random questions, first chains"),
+    Contrast("limo", "random-best", "chosen less random questions, best chains"),
+    Contrast("limo", "chosen-first", "best less first chains, chosen questions"),
+    Contrast("random-best", "random", "best less first chains, random questions"),
+    Contrast("quality-L5", "quality-L1", "best less worst chains"),
+    Contrast("matched-rich", "matched-poor", "rich less poor habits at equal length"),
+    Contrast("questions-hard", "questions-easy", "hard less easy questions"),
+    Contrast("limo", "no-checks", "with checks less without"),
+    Contrast("limo", "no-detours", "with explorations less without"),
+    Contrast("limo", "no-keywords", "with counted words less without"),
+    Contrast("limo", "skipped-25", "all steps less three quarters"),
+    Contrast("limo", "skipped-50", "all steps less half of them"),
+    Contrast("limo", "wrong", "best right less first wrong chains"),
+    Contrast("chosen-first", "wrong", "first right less first wrong chains"),
+    Contrast("limo", "corrupted", "true less corrupted digits"),
+    Contrast("limo", "shuffled", "steps in order less shuffled"),
+    Contrast("random", "one-family", "several families less one"),
 )
 
 
@@ -120,7 +121,9 @@ def _wrong(material: Material) -> list[Row]:
     """Each chosen question with its first wrong attempt; it loses those that have none."""
     found = by_question(material.wrong)
     asked = [row for row in material.limo if row["question_id"] in found]
-    return [{**row, "solution": first(found[row["question_id"]])["text"]} for row in asked]
+    return [
+        {**row, "solution": first(found[row["question_id"]])["text"].strip()} for row in asked
+    ]
 
 
 def _band(name: str, band: int, material: Material) -> list[Row]:
@@ -181,7 +184,7 @@ ARMS: dict[str, Arm] = {
         "many drawn questions, short solutions",
         lambda m: [{**row, "solution": edits.shortened(row["solution"])} for row in _many(m)],
     ),
-    "bulk-tokens": Arm("bulk, as many tokens as limo", lambda m: m.bulk),
+    "bulk-tokens": Arm("bulk, read once, tokens as limo over its epochs", lambda m: m.bulk),
     # Which questions, and which of their chains.
     "chosen-first": Arm(
         "limo's questions, first chain", lambda m: _picked(m.limo, m.candidates, first)

@@ -16,6 +16,7 @@ MISTAKES: tuple[Mistake, ...] = (
     "no steps", "left out", "miscopied", "miscalculated", "answer", "none",
 )  # fmt: skip
 SENTENCE = re.compile(r"[^.?\n]+[.?]?")
+NO_STEP = re.compile(r"Check:|In the head:")
 
 
 def first_mistake(problem: LabProblem, text: str) -> Mistake:
@@ -26,7 +27,7 @@ def first_mistake(problem: LabProblem, text: str) -> Mistake:
     its value is wrong; "answer": all steps are right and the boxed answer is not. Where a step
     stands several times, as after a check, the last time counts.
     """
-    said = [own for own in SENTENCE.findall(text) if "Check:" not in own]
+    said = [own for own in SENTENCE.findall(text) if not NO_STEP.search(own)]
     written = [_last_of(step, said) for step in problem.steps]
     if not any(written):
         right = f"\\boxed{{{problem.answer}}}" in text
@@ -36,7 +37,7 @@ def first_mistake(problem: LabProblem, text: str) -> Mistake:
             return "left out"
         if step.named not in sentence or f"{step.work}{step.joiner}" not in sentence:
             return "miscopied"
-        if not re.search(rf"{re.escape(step.equation())}(?![\w(])", sentence):
+        if not re.search(rf"{re.escape(step.equation())}(?![\w(]|\s[A-Z]\b)", sentence):
             return "miscalculated"
     return "none" if f"\\boxed{{{problem.answer}}}" in text else "answer"
 
