@@ -52,7 +52,7 @@ def solve(
             "no problems to solve: the filter before this one left none. Let it keep more "
             "(coarse.keep, fine.keep), or take a larger pool (pool.size)"
         )
-    whole = set(never_stopped(problems, settings))
+    whole = set(never_stopped(problems, settings)) | _repeated(problems)
     total = settings.sampling.samples
     size = settings.stop_every or total
     rounds: list[Dataset] = []
@@ -70,6 +70,17 @@ def solve(
             answers = complete(opened, items, sampling, store, label, first)
             rounds.append(grade_attempts(asked, answers, verifier))
     return _by_problem(problems, concatenate_datasets(rounds))
+
+
+def _repeated(problems: Dataset) -> set[str]:
+    """The ids of problems whose question stands several times.
+
+    Equal prompts get samples of their own by their order (`inference.complete`), so to stop
+    one of them would give its samples to the next.
+    """
+    counts = Counter(problems["question"])
+    pairs = zip(problems["id"], problems["question"], strict=True)
+    return {name for name, question in pairs if counts[question] > 1}
 
 
 def never_stopped(problems: Dataset, settings: FilterSettings) -> list[str]:
