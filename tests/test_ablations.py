@@ -111,8 +111,9 @@ def test_arms_that_cannot_be_made_are_named():
 
 
 def test_every_profile_names_arms_that_exist():
+    drawn = set(load_profile("mini").ablations.arms)  # chapter 9 has a figure for each
     for name in profile_names():
-        assert set(load_profile(name).ablations.arms) <= set(arms.ARMS), name
+        assert drawn <= set(load_profile(name).ablations.arms) <= set(arms.ARMS), name
 
 
 # ---------------------------------------------------------------- levels of chains
