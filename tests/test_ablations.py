@@ -18,6 +18,7 @@ from limo_nb.experiments import (
     ablations,
     arms,
     carry_out,
+    pipeline,
     results_of,
     run_ablations,
 )
@@ -55,6 +56,7 @@ def material(**settings) -> arms.Material:
         limo=chosen, random=[row(q, 0) for q in (10, 11, 40)], bulk=[row(50, 0)],
         candidates=[row(q, s) for q in range(4) for s in (2, 1)], wrong=wrong, drawn=drawn,
         banded=banded, matched=[row(q, b, band=b) for q in (0, 1) for b in (1, 2)],
+        left_out={name: [row(60, 0)] for name in pipeline.LEFT_OUT},
         settings=AblationSettings(**known | settings), seed=1,
     )  # fmt: skip
 

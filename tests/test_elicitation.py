@@ -13,7 +13,8 @@ from limo_nb.evidence import (
     measuring,
     rules,
 )
-from limo_nb.experiments import elicitation
+from limo_nb.experiments import asking, elicitation
+from limo_nb.inference import load_tokenizer, prompt_text, resolve
 from limo_nb.lab.facts import single_facts
 
 
@@ -70,10 +71,31 @@ def test_facts_are_different_and_reproducible() -> None:
 
 
 def test_prompts_differ_in_format_only() -> None:
-    page = elicitation.prompt("textbook", "What is 7+4?", "Think.")
-    chat = elicitation.prompt("chat", "What is 7+4?", "Think.")
+    items = [{"id": "sum", "question": "What is 7+4?"}]
+
+    def put(way, **more):
+        ((name, asked),) = asking.prompts(way, items, "Think.", "lab:weak", **more)
+        assert name == "sum"
+        return asked
+
+    page, chat = put("textbook"), put("chat")
     assert "What is 7+4?" in page and page.endswith("\n")
     assert [message["content"] for message in chat] == ["Think.", "What is 7+4?"]
+    tokenizer = load_tokenizer(resolve("lab:weak"))
+    assert put("prefill") == prompt_text(tokenizer, chat) + "1)"
+    few = put("few-shot", shots=[("1+1?", "1) 1+1=2.")])
+    assert [m["role"] for m in few] == ["system", "user", "assistant", "user"]
+    assert [m["content"] for m in few[1:]] == ["1+1?", "1) 1+1=2.", "What is 7+4?"]
+    with pytest.raises(ValueError, match="few-shot without solved problems"):
+        put("few-shot")
+    with pytest.raises(ValueError, match="no way 'oral' to ask; there are chat, textbook"):
+        put("oral")
+
+
+def test_examples_are_the_shortest_rows() -> None:
+    rows = [{"question_id": f"q{n}", "question": f"{n}?", "solution": "x" * n}
+            for n in (9, 3, 7)]  # fmt: skip
+    assert asking.shots_of(rows) == (("3?", "xxx"), ("7?", "x" * 7))
 
 
 def test_stage_is_read_by_the_ledger(tmp_path: Path, monkeypatch) -> None:

@@ -255,6 +255,8 @@ class EvaluationSettings(Frozen):
     items: int = Field(ge=1)  # at most this many per benchmark
     sampling: Sampling
     votes: Sampling  # several samples per item, for majority voting (chapters 7, 11)
+    # Ways to ask the untrained base besides the chat (`experiments.asking`): baselines.
+    baselines: tuple[Literal["few-shot", "prefill", "textbook"], ...] = ()
     # Problems of the lab's ladder, for each family and number of steps (chapter 2).
     ladder: int = Field(6, ge=1)
 
@@ -271,6 +273,28 @@ class AblationSettings(Frozen):
     doses: tuple[int, ...] = ()  # millions of tokens that the lab's foundations have read
     dose_sets: tuple[str, ...] = ("limo",)  # training sets that each dose is tuned on
     dose_seeds: tuple[int, ...] = (1,)  # of their fine-tuning
+
+
+class StudySettings(Frozen):
+    """The wide comparisons behind chapter 9 (`experiments.study`).
+
+    A group without its values is not made; the chapter then draws what was recorded of it.
+    """
+
+    seeds: tuple[int, ...] = (1, 2, 3)  # of fine-tuning
+    rich: tuple[str, ...] = ()  # foundations that differ in the pretraining seed
+    poor: tuple[str, ...] = ()  # poor backbones, likewise, in the same order
+    sizes: tuple[str, ...] = ()  # foundations that differ in width
+    teachers: tuple[str, ...] = ()  # besides those of the rows
+    epochs: tuple[int, ...] = ()  # passes over limo's rows
+    rows: tuple[int, ...] = ()  # numbers of random rows
+    draws: int = Field(3, ge=1)  # of each number
+    ranks: tuple[int, ...] = ()  # of LoRA's matrices
+    lora_rate: float = Field(3.0e-3, gt=0)  # learning rate with LoRA
+    pass_at: int = Field(0, ge=0)  # samples a problem, of foundations of several doses
+    # Learning rates that are tried for every arm on held-out problems of the pool.
+    rates: tuple[float, ...] = ()
+    held_out: int = Field(60, ge=1)  # of these problems, at most
 
 
 class Profile(Frozen):
@@ -292,6 +316,7 @@ class Profile(Frozen):
     sft: SftSettings
     evaluation: EvaluationSettings
     ablations: AblationSettings
+    study: StudySettings = StudySettings()
 
     @model_validator(mode="before")
     @classmethod

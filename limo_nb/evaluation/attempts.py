@@ -42,6 +42,7 @@ def evaluate(
     engine: EngineSettings | None = None,
     system_prompt: str = SYSTEM_PROMPT,
     folder: Path | None = None,
+    prompts: Sequence[tuple[str, Prompt]] | None = None,
 ) -> Dataset:
     """The answers of `model` to `items`, graded: a row of `RESULTS` per item and sample.
 
@@ -49,8 +50,9 @@ def evaluate(
     `question` and `answer`, and perhaps `id`, `benchmark`, `in_domain` and `level`, or the
     name of a benchmark. By default each is asked once, greedily, with LIMO's system prompt,
     by transformers. Completions are kept below `folder` (runs/evaluate) as they arrive, so
-    that the same call continues after a kill. Raises ValueError where two items share an
-    id, and for a row without question or answer.
+    that the same call continues after a kill. `prompts`, (id, prompt) of each item, are asked
+    in the place of that chat. Raises ValueError where two items share an id, and for a row
+    without question or answer.
 
     >>> import limo_nb
     >>> results = limo_nb.evaluate("lab:weak", "lab")  # half a minute
@@ -63,8 +65,8 @@ def evaluate(
     sampling = sampling or protocol("greedy").other
     store = (folder or runs_root() / "evaluate") / "completions.sqlite"
     with open_engine(engine or EngineSettings(), str(model)) as opened:
-        prompts = prompts_of(asked, system_prompt)
-        answers = complete(opened, prompts, sampling, store, label=Path(model).name)
+        put = prompts or prompts_of(asked, system_prompt)
+        answers = complete(opened, put, sampling, store, label=Path(model).name)
     return grade_answers(asked, answers)
 
 

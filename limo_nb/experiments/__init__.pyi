@@ -4,6 +4,7 @@ from .ablations import ablation_sets as ablation_sets
 from .ablations import run_ablations as run_ablations
 from .arms import ARMS as ARMS
 from .arms import CONTRASTS as CONTRASTS
+from .asking import prompts as prompts
 from .budgets import at_equal_steps as at_equal_steps
 from .budgets import steps_of as steps_of
 from .decoding import run_decodings as run_decodings
@@ -16,6 +17,8 @@ from .headline import train as train
 from .headline import trained as trained
 from .processes import in_processes as in_processes
 from .sensitivity import run_conditions as run_conditions
+from .study import groups_of as groups_of
+from .study import run_group as run_group
 from .training_runs import TrainingRun as TrainingRun
 from .training_runs import TrainingSpec as TrainingSpec
 from .training_runs import carry_out as carry_out

@@ -28,6 +28,7 @@ from limo_nb.experiments.budgets import (
     with_more_epochs,
 )  # fmt: skip
 from limo_nb.experiments.differences import paired
+from limo_nb.experiments.pipeline import LEFT_OUT, without_parts
 from limo_nb.experiments.processes import in_processes, job_processes
 from limo_nb.experiments.training_runs import TrainingRun, TrainingSpec, carry_out, results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
@@ -44,6 +45,8 @@ def ablation_sets(run: Run) -> Artifact:
     says within what the levels of chains were cut, see `quality_bands`.
     """
     pool, found, rows = run.load("pool"), run.load("chains"), run.load("rows")
+    parts = set(LEFT_OUT) & set(run.profile.ablations.arms)
+    funnel = [run.load(name) for name in ("coarse", "fine", "questions") if parts]
     sets, base = run.load("models/sets"), run.profile.models.base
 
     def make(folder: Path, profile: Profile) -> None:
@@ -56,13 +59,14 @@ def ablation_sets(run: Run) -> Artifact:
             row_tokens(base, profile.system_prompt, own, profile.sft.chat)
             for own in (limo, bulk)
         )
+        drawn = _drawn(profile, load_table(pool, "pool"), random, folder)
         fitting = bulk.select(range(rows_within(more, profile.sft.epochs * sum(lengths))))
         material = Material(
             limo=limo.to_list(), random=random.to_list(), bulk=fitting.to_list(),
             candidates=chains.to_list(),
             wrong=_wrong(load_table(found, "attempts"), limo),
-            drawn=_drawn(profile, load_table(pool, "pool"), random, folder).to_list(),
-            banded=banded.to_list(), matched=_matched(chains),
+            drawn=drawn.to_list(), banded=banded.to_list(), matched=_matched(chains),
+            left_out=without_parts(run, profile, drawn) if parts else {},
             settings=settings, seed=profile.pool.seed,
         )  # fmt: skip
         tables = {name: training_rows(own) for name, own in arm_rows(material).items()}
@@ -70,8 +74,9 @@ def ablation_sets(run: Run) -> Artifact:
         write_json(folder / "sizes.json", {name: len(own) for name, own in tables.items()})
 
     return run.make(
-        "ablations/sets", make, inputs=[pool, found, rows, sets],
-        reads=("ablations", "chains", "engine", "models", "pool", "sft", "system_prompt"),
+        "ablations/sets", make, inputs=[pool, found, rows, sets, *funnel],
+        reads=("ablations", "chains", "engine", "models", "pool", "sft", "system_prompt",
+               *(["fine"] if parts else [])),
         params={
             "base": model_digest(base),
             "teachers": {name: model_digest(name) for name in run.profile.teachers},

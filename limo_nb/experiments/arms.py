@@ -15,6 +15,7 @@ from typing import Any
 
 from limo_nb.chains import edits
 from limo_nb.core.settings import AblationSettings
+from limo_nb.experiments.pipeline import LEFT_OUT
 
 Row = Mapping[str, Any]
 DIFFICULTIES = ("easy", "medium", "hard")  # thirds of the drawn questions, by level
@@ -39,6 +40,7 @@ class Material:
     drawn: list[Row]
     banded: list[Row]  # the candidates with their band of quality
     matched: list[Row]  # pairs of equal length with their band
+    left_out: Mapping[str, list[Row]]  # rows of the pipeline without a part, by arm
     settings: AblationSettings
     seed: int
 
@@ -88,6 +90,12 @@ CONTRASTS = (
     Contrast("limo", "corrupted", "true less corrupted digits"),
     Contrast("limo", "shuffled", "steps in order less shuffled"),
     Contrast("random", "one-family", "several families less one"),
+    Contrast("limo", "no-gate", "with the gate of right answers less without"),
+    Contrast("limo", "no-coarse", "with the coarse filter less without"),
+    Contrast("limo", "no-fine", "with the fine filter less without"),
+    Contrast("limo", "no-balance", "balanced less random choice"),
+    Contrast("limo", "no-score", "with the score less without"),
+    Contrast("limo", "several-chains", "one chain a question less four"),
 )
 
 
@@ -220,6 +228,9 @@ ARMS: dict[str, Arm] = {
     ),
     "shuffled": _randomly("shuffled", "the steps in a random order", edits.shuffled),
     "one-family": Arm("drawn questions of one family, first chain", _one_family),
+    # The pipeline with one part left out.
+    **{name: Arm(what, partial(lambda name, m: m.left_out[name], name))
+       for name, what in LEFT_OUT.items()},
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from limo_nb.core.settings import ChatSettings, SftSettings
@@ -45,6 +45,30 @@ def row_tokens(
     tokenizer = load_tokenizer(resolve(model))
     parts = (row_parts(row, tokenizer, system_prompt, chat) for row in rows)
     return [len(prompt) + len(response) for prompt, response, _ in parts]
+
+
+def loss_tokens(
+    model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]],
+    chat: ChatSettings = DEFAULT_CHAT,
+) -> list[int]:  # fmt: skip
+    """Tokens of each training row that carry loss: those of the solution and its end."""
+    tokenizer = load_tokenizer(resolve(model))
+    return [len(row_parts(row, tokenizer, system_prompt, chat)[1]) for row in rows]
+
+
+def at_equal_tokens(
+    settings: SftSettings, lengths: Sequence[int], budget: int
+) -> tuple[SftSettings, int]:
+    """Settings, and how many of the rows, that read about `budget` of their tokens.
+
+    Whole epochs over all rows where they fit in, else over the first rows: never more than
+    the budget and a row. The batch is that of `settings`, or all rows where they are fewer.
+    """
+    once = sum(lengths)
+    epochs = max(1, round(budget / once))
+    count = rows_within(lengths, max(1, budget // epochs))
+    size = min(settings.batch_size, count)
+    return settings.model_copy(update={"epochs": epochs, "batch_size": size}), count
 
 
 def rows_within(tokens: Iterable[int], budget: int) -> int:

@@ -20,7 +20,8 @@ from limo_nb.core.records import save_tables, table_digest
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import EvaluationSettings, Profile, Sampling
 from limo_nb.evaluation import Estimate, accuracy, difference, grade_answers
-from limo_nb.inference import Prompt, chat_prompt, complete, model_digest, open_engine
+from limo_nb.experiments.asking import prompts
+from limo_nb.inference import complete, model_digest, open_engine
 from limo_nb.lab.facts import single_facts
 
 ROLES = ("base", "poor")  # fields of profile.models
@@ -39,13 +40,6 @@ def drawn(settings: EvaluationSettings) -> Dataset:
 def greedy(settings: EvaluationSettings) -> Sampling:
     """One answer, the most probable token each time."""
     return Sampling(max_new_tokens=settings.sampling.max_new_tokens)
-
-
-def prompt(prompt_format: str, question: str, system: str) -> Prompt:
-    """`question` in a chat, or as the opening of a textbook page."""
-    if prompt_format == "textbook":
-        return lab.worked_prompt(question)
-    return chat_prompt(question, system)
 
 
 def run_elicitation(run: Run) -> Artifact:
@@ -77,10 +71,7 @@ def _answers(profile: Profile, models: dict[str, str], items: Dataset, folder: P
     for role, model in models.items():
         with open_engine(profile.engine, model) as engine:
             for prompt_format in FORMATS:
-                asked = [
-                    (row["id"], prompt(prompt_format, row["question"], profile.system_prompt))
-                    for row in items
-                ]
+                asked = prompts(prompt_format, items, profile.system_prompt, model)
                 store = folder / "answers.sqlite"
                 made = complete(engine, asked, sampling, store, f"{role}, {prompt_format}")
                 graded = grade_answers(items, made)

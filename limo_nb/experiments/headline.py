@@ -6,6 +6,7 @@ the engine has workers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import Profile, Sampling
 from limo_nb.evaluation import accuracies, benchmark_items, evaluate
+from limo_nb.experiments.asking import shots_of
 from limo_nb.experiments.budgets import at_equal_steps, steps_of
 from limo_nb.experiments.differences import headline_differences
 from limo_nb.experiments.processes import in_processes, job_processes
@@ -115,13 +117,16 @@ def trained(run: AnyRun, variant: str, seed: int) -> Path:
 
 # -------------------------------------------------------------------------- evaluation
 def evaluate_all(run: Run) -> Artifact:
-    """Stage `evaluation`: every headline model on every benchmark.
+    """Stage `evaluation`: every headline model on every benchmark, and the baselines.
+
+    A baseline is the base asked in another way, few-shot after limo's shortest rows.
 
     Leaves the tables results-<model>-<number>, table.json (rows of `AccuracyRow`) and
     differences.json (rows of `DifferenceRow`: each model against base, and limo against
     each).
     """
     models = evaluated_models(run)
+    shots = shots_of(load_table(run.load("models/sets"), "limo"))
 
     def make(folder: Path, profile: Profile) -> None:
         save_tables(folder, items=benchmark_items(profile.evaluation))
@@ -133,14 +138,19 @@ def evaluate_all(run: Run) -> Artifact:
             for name, folders in models.items()
             for number, model in enumerate(folders)
         ]  # fmt: skip
+        runs += [
+            replace(runs[0], name=f"{way}-0", way=way, shots=shots)
+            for way in profile.evaluation.baselines
+        ]
         processes = job_processes(profile.engine, models["base"][0])
         in_processes(carry_out, runs, processes, "models evaluated")
-        results = {name: results_of(folder, name) for name in models}
+        names = [*models, *profile.evaluation.baselines]
+        results = {name: results_of(folder, name) for name in names}
         write_json(folder / "table.json", accuracies(results))
         write_json(folder / "differences.json", headline_differences(results))
 
     return run.make(
-        "evaluation", make, inputs=[run.load("models/trained")],
+        "evaluation", make, inputs=[run.load("models/trained"), run.load("models/sets")],
         reads=("evaluation", "engine", "system_prompt"),
         params={name: model_digest(models[name][0]) for name in ("base", "poor")},
     )  # fmt: skip

@@ -16,6 +16,7 @@ from limo_nb.core.records import load_table
 from limo_nb.core.runs import Artifact
 from limo_nb.core.settings import EngineSettings, Sampling, SftSettings
 from limo_nb.evaluation import evaluate, save_results
+from limo_nb.experiments.asking import Shot, prompts
 from limo_nb.sft import fine_tune_here
 
 
@@ -30,7 +31,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A model to evaluate on `folder`/items.parquet, after `training` where there is one."""
+    """A model to evaluate on `folder`/items.parquet, after `training` where there is one.
+
+    It is asked in the way `way` (`asking.WAYS`), few-shot after `shots`.
+    """
 
     name: str  # variant and seed, as in results-<name>.parquet
     model: str
@@ -39,6 +43,8 @@ class TrainingRun:
     engine: EngineSettings
     system_prompt: str
     training: TrainingSpec | None = None
+    way: str = "chat"
+    shots: tuple[Shot, ...] = ()
 
 
 def carry_out(run: TrainingRun) -> None:
@@ -57,7 +63,9 @@ def carry_out(run: TrainingRun) -> None:
     # One process a model: starting workers would take longer than the work.
     engine = run.engine.model_copy(update={"workers": 1})
     items, kept = load_table(run.folder, "items"), work / "completions"
-    save_results(evaluate(model, items, run.sampling, engine, run.system_prompt, kept), out)
+    system = run.system_prompt
+    asked = prompts(run.way, items, system, model, run.shots, engine.chat)
+    save_results(evaluate(model, items, run.sampling, engine, system, kept, prompts=asked), out)
     shutil.rmtree(work, ignore_errors=True)
 
 
