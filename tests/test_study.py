@@ -38,7 +38,7 @@ def test_seeds_become_samples_of_the_problem():
 
 def test_pass_at_k_is_one_answer_a_problem():
     both = study.as_samples([graded(False, False, True), graded(False, True, False)])
-    assert [row["correct"] for row in study.right_once(both)] == [False, True, True]
+    assert [row["correct"] for row in study.any_right(both)] == [False, True, True]
 
 
 # ---------------------------------------------------------------- budgets

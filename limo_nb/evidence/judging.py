@@ -17,6 +17,7 @@ UNDECIDED, NO_ROOM, UNTESTED = "undecided", "no room", "not tested here"
 MINIATURE, REAL, PUBLISHED, NOTHING = "the lab", "a real model", "published numbers", ""
 
 NO_RECORDS: Mapping[str, Tables] = {}
+LAB_RECORDS = ("study",)  # of the lab's models; the others are of real ones
 
 
 class ClaimVerdict(TypedDict):
@@ -91,7 +92,8 @@ def _held(claim: Claim, measured: Mapping[str, Measured | None], verdict: str) -
 
 def _rests_on(claim: Claim, small: bool) -> str:
     own_run = MINIATURE if small else REAL
-    found = {"a run": own_run, "a record": REAL, "published numbers": PUBLISHED}
+    record = MINIATURE if claim.record in LAB_RECORDS else REAL
+    found = {"a run": own_run, "a record": record, "published numbers": PUBLISHED}
     return found.get(claim.rests_on, NOTHING)
 
 

@@ -15,10 +15,12 @@ from limo_nb.core.records import load_table
 from limo_nb.core.runs import Artifact, MissingArtifact
 from limo_nb.evaluation import benchmark_registry, wilson
 from limo_nb.evidence.rules import ClaimQuantity, published_number
+from limo_nb.experiments.study import GROUPS
 from limo_nb.selection import mean_interval
 
 UNTRAINED = ("base", "poor")  # evaluated once: training seeds do not touch them
-STAGES = ("elicitation", "evaluation", "ablations")  # those with a table.json
+# Those with a table.json.
+STAGES = ("elicitation", "evaluation", "ablations", *(f"study/{name}" for name in GROUPS))
 
 
 class TableRow(TypedDict):
@@ -53,7 +55,8 @@ Tables = Mapping[str, Sequence[TableRow]]
 def tables(run: AnyRun) -> dict[str, list[TableRow]]:
     """What the chapters left, by table.
 
-    `elicitation`, `evaluation` and `ablations` are accuracies and paired differences,
+    `elicitation`, `evaluation`, `ablations` and the groups of the study (`study/…`) are
+    accuracies and paired differences,
     `lengths` mean tokens of an answer, `sets` numbers of rows. A stage that was not run is
     absent.
     """
@@ -175,13 +178,13 @@ def _lengths(evaluated: Artifact) -> list[TableRow]:
 
 # ---------------------------------------------------------------- what was published
 EXACT = "exact"  # a group: the number itself, which no sample stands behind
-GROUPS = ("all", "in domain", "out of domain", "in Chinese")
+SIDES = ("all", "in domain", "out of domain", "in Chinese")
 
 
 def published_score(name: str, group: str) -> TableRow:
     """A published accuracy in `group` with the interval that its problems leave.
 
-    `name` is a model of the papers' table, `group` a benchmark or one of GROUPS; or `name`
+    `name` is a model of the papers' table, `group` a benchmark or one of SIDES; or `name`
     is a dotted path of `paper.yaml`, to a score in the benchmark `group`, or to a number
     (EXACT). Every problem counts as one answer, also where several were averaged: that is
     wider than need be. Raises ValueError for an unknown name or group.
@@ -189,7 +192,7 @@ def published_score(name: str, group: str) -> TableRow:
     if group == EXACT:
         return exact_row(name, published_number(name))
     models, names = reported()["results"]["models"], reported()["results"]["benchmarks"]
-    if name in models and group in GROUPS:
+    if name in models and group in SIDES:
         chosen = [place for place, own in enumerate(names) if _is_in(own, group)]
         shares = [models[name][place] / 100 for place in chosen]
         counts = [_items(names[place]) for place in chosen]

@@ -27,6 +27,7 @@ from limo_nb.experiments.asking import shots_of
 from limo_nb.experiments.budgets import at_equal_tokens, loss_tokens, steps_of
 from limo_nb.experiments.differences import paired
 from limo_nb.experiments.doses import equal_steps, foundations
+from limo_nb.experiments.reanalysis import any_right
 from limo_nb.experiments.setups import ModelSetup, carry_out_all
 from limo_nb.experiments.training_runs import results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
@@ -198,8 +199,9 @@ def _rows(given: Given) -> Group:
             names.append(f"random {count} draw {draw}")
             setups.append(replace(_with_rows(given, names[-1], rows), seeds=(draw,)))
         stacked[f"random {count}"] = names
-    few, most = (f"random {count}" for count in (study.rows[0], study.rows[-1]))
-    return Group(setups, [(most, few), *(("limo", name) for name in stacked)], stacked)
+    names = list(stacked)
+    pairs = [(more, fewer) for place, more in enumerate(names) for fewer in names[:place]]
+    return Group(setups, [*pairs, *(("limo", name) for name in names)], stacked)
 
 
 def _lora(given: Given) -> Group:
@@ -386,7 +388,7 @@ def tables_of(group: Group, made: Mapping[str, list[Dataset]]) -> Tables:
     found = {name: tables for name, tables in made.items() if name not in inside}
     for name, tables in found.items():
         if "pass@" in name:
-            found[name] = [right_once(table) for table in tables]
+            found[name] = [any_right(table) for table in tables]
     for name, parts in group.stacked.items():
         found[name] = [as_samples(made[part]) for part in parts]
     return found
@@ -396,16 +398,6 @@ def as_samples(tables: Sequence[Dataset]) -> Dataset:
     """Tables over the same items as one, the answers of each as one more sample."""
     rows = [{**row, "sample": number} for number, table in enumerate(tables) for row in table]
     return Dataset.from_list(rows)
-
-
-def right_once(table: Dataset) -> Dataset:
-    """One answer a problem: the first right one of its samples, or else the first."""
-    found: dict[tuple, dict] = {}
-    for row in table:
-        key = (row["benchmark"], row["id"])
-        if key not in found or (row["correct"] is True and found[key]["correct"] is not True):
-            found[key] = {**row, "sample": 0}
-    return Dataset.from_list(list(found.values()))
 
 
 def _facts(setup: ModelSetup) -> dict[str, object]:
