@@ -462,7 +462,8 @@ def stored_verdicts(run: Run, claims: list[rules.Claim]) -> list[dict]:
     def write(folder: Path) -> None:
         write_json(folder / "claims.json", judging.judge(claims, measuring.tables(run)))
 
-    stages = [run.load(stage) for stage in ("models/sets", *measuring.STAGES)]
+    made = [stage for stage in measuring.STAGES if not stage.startswith("study/")]
+    stages = [run.load(stage) for stage in ("models/sets", *made)]
     return run.make("claims", write, inputs=stages).json("claims.json")
 
 

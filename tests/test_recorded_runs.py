@@ -76,6 +76,25 @@ def test_a_record_says_what_ran_where_and_how_again(made: Run, tmp_path: Path) -
         read.load("chains")
 
 
+def test_a_long_run_is_recorded_in_parts(
+    made: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_run(made, "tiny", ["pool.size=7"], root=tmp_path)
+    monkeypatch.setenv("LIMO_NB_RUNS", str(tmp_path / "elsewhere"))
+    later = Run("smoke", {"pool.size": 7})
+    for stage in ("evaluation", "models/sets"):
+        later.make(stage, lambda folder: write_json(folder / "table.json", ["later"]))
+    read = record_run(later, "tiny", ["pool.size=7"], root=tmp_path, add=True)
+    assert set(read.facts["stages"]) == {"evaluation", "models/sets", "models/trained"}
+    assert read.load("evaluation").json("table.json") == ["later"]
+    assert load_table(read.load("models/trained"), "dropped").to_list() == DROPPED
+    other = Run("smoke", {"pool.size": 8})
+    other.make("evaluation", lambda folder: write_json(folder / "table.json", []))
+    with pytest.raises(ValueError, match="made with other settings than these: leave out"):
+        record_run(other, "tiny", root=tmp_path, add=True)
+    assert set(RecordedRun("tiny", tmp_path).facts["stages"]) == set(read.facts["stages"])
+
+
 def test_stages_of_other_settings_are_left_out(made: Run, tmp_path: Path) -> None:
     other = Run("smoke", {"pool.size": 8})
     with pytest.raises(MissingArtifact, match="give --override as there"):

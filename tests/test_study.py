@@ -6,10 +6,13 @@ import pytest
 from datasets import Dataset
 from tiny import problems, tiny_model
 
+from limo_nb import evidence
 from limo_nb.core.files import write_json
+from limo_nb.core.recorded_runs import record_run
 from limo_nb.core.records import save_tables
 from limo_nb.core.runs import Run
 from limo_nb.evaluation import benchmark_items
+from limo_nb.evidence import tables_of_records
 from limo_nb.experiments import (
     TrainingRun,
     budgets,
@@ -119,7 +122,7 @@ def answered_at_once(folder, profile, setups, label, items=None):
     return {setup.name: [Dataset.from_list(rows) for _ in setup.seeds] for setup in setups}
 
 
-def test_every_group_is_made_and_compared(tmp_path, monkeypatch):
+def test_every_group_is_made_compared_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "carry_out_all", answered_at_once)
     run = tiny_study(tmp_path, monkeypatch)
     names = groups_of(run.profile)
@@ -152,6 +155,15 @@ def test_every_group_is_made_and_compared(tmp_path, monkeypatch):
         assert ("limo", "wrong") in pairs[name]
         assert made[name].json("settings.json")["limo"]["rate"] in (1e-4, 1e-3)
     assert run_group(run, "lora").key == made["lora"].key
+    record_run(run, "study", root=tmp_path)
+    shown = evidence.StudyResults(root=tmp_path)
+    for name in names:
+        said = shown.show(name)
+        assert said and said != evidence.study.MAKE, name
+    assert shown.show("teachers") == evidence.study.MAKE
+    here = evidence.StudyResults(run, tmp_path).show("lora")
+    assert here == shown.show("lora") and here.startswith("limo is not separated from rank 2")
+    assert tables_of_records(tmp_path)["study"]["study/lora"][0]["name"] == "rank 2"
 
 
 @pytest.mark.slow

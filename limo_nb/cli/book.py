@@ -182,6 +182,29 @@ def _claims_shown(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table | str]:
     yield ", ".join(f"{count} {word}" for word, count in evidence.tally(rows).items())
 
 
+@app.command(cls=Continued)
+def study(
+    groups: Annotated[
+        list[str] | None, typer.Argument(help="Groups of the study; none: all of the profile.")
+    ] = None,
+    profile: Profile = "study",
+    override: Overrides = None,
+) -> None:
+    """Make groups of the wide study (chapter 9) without the chapter; what is there is kept."""
+    from limo_nb import experiments
+    from limo_nb.core.runs import Run
+
+    made = Run(profile, parse_overrides(override))
+    known = experiments.groups_of(made.profile)
+    unknown = [name for name in groups or known if name not in known]
+    if unknown or not known:
+        wanted, there = (unknown or ["of the study"])[0], ", ".join(known) or "none"
+        raise ValueError(f"profile {profile} has no group {wanted!r}; it has {there}")
+    experiments.ablation_sets(made)
+    for name in groups or known:
+        say(f"{experiments.run_group(made, name).path}")
+
+
 @app.command()
 def record(
     name: Annotated[str, typer.Argument(help="The record: records/NAME/.")],
@@ -191,13 +214,17 @@ def record(
         float | None,
         typer.Option(min=0, help="All that it took, where it was interrupted on the way."),
     ] = None,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Keep the stages that the record has and the run has not."),
+    ] = False,
 ) -> None:
     """Keep what a run has made, without texts, for the book to show beside its own."""
     from limo_nb.core.recorded_runs import record_run
     from limo_nb.core.runs import Run
 
     run = Run(profile, parse_overrides(override))
-    made = record_run(run, name, override or [], hours=hours)
+    made = record_run(run, name, override or [], hours=hours, add=add)
     say(f"{made.home}: {', '.join(made.facts['stages'])}")
     say(made.told)
 

@@ -94,11 +94,13 @@ def recorded_names(root: Path | None = None) -> list[str]:
 
 def record_run(
     run: Run, name: str, overrides: Sequence[str] = (), root: Path | None = None,
-    hours: float | None = None,
+    hours: float | None = None, add: bool = False,
 ) -> RecordedRun:  # fmt: skip
     """Keep what `run` has made as the record `name`, in the place of an earlier one.
 
-    Only stages made with the run's own settings are taken; `overrides` ("KEY=VALUE") are
+    With `add`, stages that the earlier record has and the run has not made are kept: a long
+    run may spread over several machines. Only stages made with the run's own settings are
+    taken; `overrides` ("KEY=VALUE") are
     those that it was made with, for the command that makes it again; `hours` are those of a
     run that was interrupted, where a stage's seconds tell of its last process only. Whole or
     not at all: the record is built beside its place. Raises MissingArtifact where there is no
@@ -117,6 +119,8 @@ def record_run(
         shutil.rmtree(partial, ignore_errors=True)
         for stage, artefact in made.items():
             _copy_stage(artefact, partial / stage)
+        if add:
+            made |= _kept_stages(run, RecordedRun(name, root), made, partial)
         facts = json.dumps(_facts(run, name, made, overrides, hours))
         write_json(partial / "record.json", json.loads(_without_places(facts)))
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
@@ -134,6 +138,31 @@ def _own_stages(run: Run) -> Iterator[tuple[str, Artifact]]:
     for _, stage, artefact in run.stages():
         if artefact is not None and not run.find(stage)[1]:
             yield stage, artefact
+
+
+def _kept_stages(
+    run: Run, earlier: RecordedRun, made: Mapping[str, Artifact], partial: Path
+) -> dict[str, Artifact]:
+    """Copy into `partial` the stages that the earlier record alone has.
+
+    Raises ValueError where it is of another profile.
+    """
+    if earlier.facts["profile"] != _profile(run):
+        raise ValueError(
+            f"the record {earlier.name} was made with other settings than these: leave out "
+            "--add to replace it, or give the overrides that it was made with"
+        )
+    kept = {name: earlier.load(name) for name in earlier.facts["stages"] if name not in made}
+    for name, artefact in kept.items():
+        below = {other.split("/", 1)[1] for other in kept if other.startswith(f"{name}/")}
+        ignored = shutil.ignore_patterns(*below) if below else None
+        shutil.copytree(artefact.path, partial / name, dirs_exist_ok=True, ignore=ignored)
+    return kept
+
+
+def _profile(run: Run) -> dict[str, Any]:
+    """The profile as a record has it: without places of this machine."""
+    return json.loads(_without_places(run.profile.model_dump_json()))
 
 
 def _copy_stage(artefact: Artifact, home: Path) -> None:

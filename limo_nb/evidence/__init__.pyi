@@ -27,3 +27,4 @@ from .rules import load_ledger as load_ledger
 from .show import ledger_html as ledger_html
 from .show import margins as margins
 from .show import tally as tally
+from .study import StudyResults as StudyResults

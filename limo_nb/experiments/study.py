@@ -118,11 +118,12 @@ def _short(model: str) -> str:
 
 
 def _doses(given: Given) -> Group:
-    """More ways to bring out, without training, what foundations of several doses know."""
+    """All ways to bring out, without training, what foundations of several doses know."""
     own, setups = given.profile.study, []
     shots = shots_of(load_table(given.sets, "limo"))
     votes = given.profile.evaluation.votes.model_copy(update={"samples": own.pass_at})
     for dose, model in foundations(given.profile).items():
+        setups += [ModelSetup(f"{dose} {way}", model, way=way) for way in ("textbook", "chat")]
         setups += [
             ModelSetup(f"{dose} few-shot", model, way="few-shot", shots=shots),
             ModelSetup(f"{dose} prefill", model, way="prefill"),

@@ -1,0 +1,231 @@
+"""The wide study in pictures: from the run at hand, or from the record of one (chapter 9).
+
+In: the stages `study/…` and `ablations` (`experiments.study`). Out: a picture a group and a
+sentence that says what it shows. A picture of the record says that it is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from limo_nb.book import plots
+from limo_nb.core.recorded_runs import recorded_names
+from limo_nb.core.runs import Artifact, Run
+from limo_nb.evaluation import compared, relation, told
+from limo_nb.evidence.recorded import RecordedResults
+from limo_nb.experiments.arms import CONTRASTS
+from limo_nb.experiments.pipeline import LEFT_OUT
+from limo_nb.experiments.study import groups_of, run_group
+
+RECORD = "study"
+WAYS = {"textbook": "known: textbook page", "chat": "before", "limo": "after limo",
+        "random": "after random", "bulk": "after bulk"}  # fmt: skip
+MAKE = "this group was not recorded yet; `limo-nb run --profile study --only 9` makes it"
+
+Rows = Mapping[tuple[str, str], Mapping[str, Any]]  # (model, group) -> a row of accuracies
+Drawn = tuple[Figure, str]
+
+
+class StudyResults:
+    """The groups of the study: made by `run` where its profile has them, else recorded.
+
+    Without a run they are the recorded ones.
+    """
+
+    def __init__(self, run: Run | None = None, root: Path | None = None) -> None:
+        self.run = run
+        self.recorded = RecordedResults(RECORD, root) if _is_recorded(root) else None
+
+    def show(self, group: str) -> str:
+        """Put the picture of `group` into the page; what it shows, in a sentence.
+
+        Where it is neither made nor recorded, nothing is drawn and the sentence says so.
+        """
+        stage = "ablations" if group == "parts" else f"study/{group}"
+        if self.run and group in groups_of(self.run.profile):
+            figure, said = FIGURES[group](run_group(self.run, group))
+            plots.show(figure, said)
+            return said
+        if self.run and group == "parts" and LEFT_OUT.keys() & self.run.profile.ablations.arms:
+            figure, said = FIGURES[group](self.run.load(stage))
+            plots.show(figure, said)
+            return said
+        if self.recorded is None or not self.recorded.record.has(stage):
+            print(MAKE)
+            return MAKE
+        figure, said = FIGURES[group](self.recorded.record.load(stage))
+        title = figure.axes[0].get_title("left")
+        figure.axes[0].set_title(f"Recorded: {title}", loc="left")
+        self.recorded.show((figure, said))
+        return said
+
+
+def _is_recorded(root: Path | None) -> bool:
+    return RECORD in recorded_names(root)
+
+
+# ---------------------------------------------------------------- reading the tables
+def _rows(stage: Artifact) -> Rows:
+    return {(row["model"], row["group"]): row for row in stage.json("table.json")}
+
+
+def _gaps(stage: Artifact) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The differences over all problems."""
+    rows = stage.json("differences.json")
+    return {(r["model"], r["against"]): r for r in rows if r["group"] == "all"}
+
+
+def _ends(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return 100 * row["accuracy"], 100 * row["low"], 100 * row["high"]
+
+
+def _points(rows: Rows, names: Iterable[str], title: str) -> Drawn:
+    drawn = [plots.point(name, rows[name, "all"], "all problems") for name in names]
+    said = "; ".join(f"{name} {told(rows[name, 'all'])} %" for name in names)
+    return plots.points(drawn, title), f"{title}. {said}"
+
+
+# ---------------------------------------------------------------- the groups
+def _backbones(stage: Artifact) -> Drawn:
+    rows, gaps = _rows(stage), _gaps(stage)
+    drawn = [
+        plots.point(label, rows[f"{kind} {way}", "all"], f"{kind} backbone")
+        for way, label in WAYS.items() for kind in ("rich", "poor")
+    ]  # fmt: skip
+    count = rows["rich limo", "all"]["seeds"]
+    title = f"Over {count} pretrainings: {compared(gaps['rich limo', 'poor limo'])}"
+    gained, chosen = gaps["rich limo", "rich chat"], gaps["rich limo", "rich random"]
+    said = f"{title}; {compared(gained)}; {compared(chosen)}"
+    return plots.points(drawn, title), said
+
+
+def _sizes(stage: Artifact) -> Drawn:
+    rows = _rows(stage)
+    names = list(dict.fromkeys(model.rpartition(" ")[0] for model, _ in rows))
+    drawn = [
+        plots.point(name, rows[f"{name} {way}", "all"], label)
+        for name in names for way, label in WAYS.items() if way in ("textbook", "chat", "limo")
+    ]  # fmt: skip
+    told_of = "; ".join(
+        f"{name}: page {told(rows[f'{name} textbook', 'all'])}, after limo "
+        f"{told(rows[f'{name} limo', 'all'])} %" for name in names
+    )  # fmt: skip
+    return plots.points(drawn, "What is known and what is shown, by width"), told_of
+
+
+def _doses(stage: Artifact) -> Drawn:
+    rows = _rows(stage)
+    doses = sorted({int(model.partition(" ")[0]) for model, _ in rows})
+    ways = list(dict.fromkeys(model.partition(" ")[2] for model, _ in rows))
+    series = {way: [_ends(rows[f"{dose} {way}", "all"]) for dose in doses] for way in ways}
+    title = "What foundations show without training, by what they have read"
+    said = "; ".join(
+        f"{way}: {', '.join(f'{value:.0f}' for value, _, _ in found)} %"
+        for way, found in series.items()
+    )
+    axes = "million tokens of pretraining"
+    return plots.lines(doses, series, title, axes, log=True), f"At {doses} million: {said}"
+
+
+def _teachers(stage: Artifact) -> Drawn:
+    rows, gaps = _rows(stage), _gaps(stage)
+    names = list(dict.fromkeys(model for model, _ in rows))
+    said = "; ".join(map(compared, gaps.values()))
+    figure, _ = _points(rows, names, "Chains of another school, for the same questions")
+    return figure, said
+
+
+def _series(stage: Artifact, axis: str, title: str, pair: tuple[str, str]) -> Drawn:
+    """Names that end in a number, in and out of domain."""
+    rows, gaps = _rows(stage), _gaps(stage)
+    models = list(dict.fromkeys(model for model, _ in rows))
+    x = [int(model.rpartition(" ")[2]) for model in models]
+    series = {side: [_ends(rows[model, side]) for model in models]
+              for side in ("in domain", "out of domain")}  # fmt: skip
+    found = gaps.get(pair) or next(iter(gaps.values()))
+    return plots.lines(x, series, title, axis, log=True), compared(found)
+
+
+def _epochs(stage: Artifact) -> Drawn:
+    last = max((row["model"] for row in stage.json("table.json")), key=_number)
+    return _series(stage, "passes over limo's rows", "Passes over the rows", (last, "limo"))
+
+
+def _random_rows(stage: Artifact) -> Drawn:
+    names = sorted({row["model"] for row in stage.json("table.json")}, key=_number)
+    title = "Random rows, three draws of each number"
+    return _series(stage, "random rows", title, (names[-1], names[0]))
+
+
+def _number(model: str) -> int:
+    return int(model.rpartition(" ")[2])
+
+
+def _lora(stage: Artifact) -> Drawn:
+    said = "; ".join(map(compared, _gaps(stage).values()))
+    rows = _rows(stage)
+    names = list(dict.fromkeys(model for model, _ in rows))
+    return _points(rows, names, "Adapters in the place of all weights")[0], said
+
+
+def _rates(stage: Artifact) -> Drawn:
+    cells = []
+    for row in stage.json("table.json"):
+        name, _, rate = row["model"].rpartition(" ")
+        cells.append({"family": name, "level": rate, "value": 100 * row["accuracy"]})
+    title = "Held-out problems of the pool, by learning rate"
+    best: dict[str, Mapping[str, Any]] = {}
+    for cell in cells:
+        known = best.setdefault(cell["family"], cell)
+        if cell["value"] > known["value"]:
+            best[cell["family"]] = cell
+    rates = [cell["level"] for cell in best.values()]
+    counts = {rate: rates.count(rate) for rate in dict.fromkeys(rates)}
+    said = ", ".join(f"{count} arms at {rate}" for rate, count in sorted(counts.items()))
+    return plots.heat(cells, title, "learning rate"), f"Best: {said}"
+
+
+def _contrasts(stage: Artifact, title: str, wanted: Iterable[str] = ()) -> Drawn:
+    """Differences of chapter 9 by their words, over all problems."""
+    gaps, names = _gaps(stage), set(wanted)
+    kept = [c for c in CONTRASTS if (c.left, c.right) in gaps
+            and (not names or names & {c.left, c.right})]  # fmt: skip
+    drawn = [
+        {"label": c.what, "group": "all problems",
+         **{key: 100 * gaps[c.left, c.right][key] for key in ("value", "low", "high")}}
+        for c in kept
+    ]  # fmt: skip
+    clear = [c.what for c in kept if relation(gaps[c.left, c.right]) != "not separated from"]
+    said = f"{len(clear)} of {len(kept)} are clear of zero: {', '.join(clear) or 'none'}"
+    return plots.points(drawn, title, plots.DIFFERENCE), said
+
+
+def _tuned(stage: Artifact) -> Drawn:
+    return _contrasts(stage, "Every arm at its own learning rate, equal steps")
+
+
+def _tokens(stage: Artifact) -> Drawn:
+    return _contrasts(stage, "Every arm at its own learning rate, equal loss tokens")
+
+
+def _parts(stage: Artifact) -> Drawn:
+    return _contrasts(stage, "The pipeline with one part left out", LEFT_OUT)
+
+
+FIGURES: dict[str, Callable[[Artifact], Drawn]] = {
+    "backbones": _backbones,
+    "sizes": _sizes,
+    "doses": _doses,
+    "teachers": _teachers,
+    "epochs": _epochs,
+    "rows": _random_rows,
+    "lora": _lora,
+    "rates": _rates,
+    "tuned": _tuned,
+    "tokens": _tokens,
+    "parts": _parts,
+}
