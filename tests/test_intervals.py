@@ -5,7 +5,13 @@ import pytest
 from graded import greedy, results_of
 from scipy import stats
 
-from limo_nb.evaluation import accuracy, difference, separates
+from limo_nb.evaluation import (
+    SimulatedWorld,
+    accuracy,
+    difference,
+    separates,
+    simulated_coverage,
+)
 from limo_nb.evaluation.intervals import (
     difference_interval,
     of_seeds,
@@ -59,23 +65,6 @@ def test_seeds_that_differ_by_chance_alone_add_nothing_on_average():
 
 
 # ---------------------------------------------------------------- coverage
-def chances(rng, mean: float, own: np.ndarray, seeds: float, count: int = SEEDS) -> np.ndarray:
-    """The chance to be right by seed and item: logits of an item, and a draw a seed."""
-    of_seed = rng.normal(0, seeds, (count, 1))
-    return 1 / (1 + np.exp(-(mean + own + of_seed)))
-
-
-def truth(mean: float, deviation: float) -> float:
-    """The accuracy over all items and seeds whose logits deviate so much."""
-    places, weights = np.polynomial.hermite_e.hermegauss(80)
-    shares = 1 / (1 + np.exp(-(mean + deviation * places)))
-    return float((weights * shares).sum() / weights.sum())
-
-
-def answers(rng, chance: np.ndarray) -> np.ndarray:
-    return (rng.random(chance.shape) < chance).astype(float)
-
-
 # Mean logit and deviations between items and between seeds: about 0.5 and about 0.95 right.
 WORLDS = [(0.0, 1.0, 0.0), (0.0, 2.0, 0.15), (0.0, 1.0, 0.3), (0.0, 1.0, 1.0),
           (3.6, 1.0, 0.0), (4.6, 2.0, 0.15), (3.6, 1.0, 0.3), (3.8, 1.0, 1.0)]  # fmt: skip
@@ -84,15 +73,11 @@ WORLDS = [(0.0, 1.0, 0.0), (0.0, 2.0, 0.15), (0.0, 1.0, 0.3), (0.0, 1.0, 1.0),
 @pytest.mark.parametrize("benchmarks", [1, 10])
 @pytest.mark.parametrize(("mean", "items", "seeds"), WORLDS)
 def test_accuracies_are_covered(mean, items, seeds, benchmarks):
-    rng, true = np.random.default_rng(11), truth(mean, np.hypot(items, seeds))
-    hits = 0
-    for _ in range(STUDIES):
-        chance = chances(rng, mean, rng.normal(0, items, ITEMS), seeds)
-        _, low, high = share_interval(np.split(answers(rng, chance), benchmarks, axis=1))
-        hits += low <= true <= high
-    told = f"accuracy {true:.2f}, {benchmarks} benchmarks, seeds' deviation {seeds}"
-    print(f"{told}: {hits / STUDIES:.3f} covered")
-    assert hits / STUDIES >= 0.90
+    world = SimulatedWorld(mean, items, seeds)
+    share = simulated_coverage(world, STUDIES, ITEMS, SEEDS, benchmarks)
+    told = f"accuracy {world.truth:.2f}, {benchmarks} benchmarks, seeds' deviation {seeds}"
+    print(f"{told}: {share:.3f} covered")
+    assert share >= 0.90
 
 
 @pytest.mark.parametrize("benchmarks", [1, 10])
@@ -100,20 +85,20 @@ def test_accuracies_are_covered(mean, items, seeds, benchmarks):
 @pytest.mark.parametrize(("mean", "items", "seeds"), WORLDS)
 def test_paired_differences_are_covered(mean, items, seeds, gain, benchmarks):
     """Two models that find the same items hard, and each item a little otherwise."""
-    own, rng, hits = 0.5, np.random.default_rng(12), 0
-    deviation = np.sqrt(items**2 + seeds**2 + own**2)
-    true = truth(mean + gain, deviation) - truth(mean, deviation)
-    for _ in range(STUDIES):
-        hard = rng.normal(0, items, ITEMS)
-        one, other = (
-            answers(rng, chances(rng, at, hard + rng.normal(0, own, ITEMS), seeds))
-            for at in (mean + gain, mean)
-        )
-        _, low, high = difference_interval(np.split(one - other, benchmarks, axis=1))
-        hits += low <= true <= high
-    told = f"difference {true:.2f}, {benchmarks} benchmarks, seeds' deviation {seeds}"
-    print(f"{told}: {hits / STUDIES:.3f} covered")
-    assert hits / STUDIES >= 0.90
+    world = SimulatedWorld(mean, items, seeds, gain)
+    share = simulated_coverage(world, STUDIES, ITEMS, SEEDS, benchmarks, seed=12)
+    told = f"difference {world.truth:.2f}, {benchmarks} benchmarks, seeds' deviation {seeds}"
+    print(f"{told}: {share:.3f} covered")
+    assert share >= 0.90
+
+
+def test_a_simulated_world_knows_its_truth():
+    assert SimulatedWorld(0.0, 1.0, 0.5).truth == pytest.approx(0.5)
+    assert SimulatedWorld(0.0, 1.0, 0.5, gain=0.0).truth == 0
+    large = SimulatedWorld(1.0, 1.0, 0.5).study(np.random.default_rng(3), 4000, 400)
+    assert large.mean() == pytest.approx(SimulatedWorld(1.0, 1.0, 0.5).truth, abs=0.01)
+    with pytest.raises(ValueError, match="100 items do not fill 3 benchmarks"):
+        simulated_coverage(SimulatedWorld(0.0, 1.0, 0.0), benchmarks=3)
 
 
 # Benchmarks, items, share right; one seed.

@@ -255,6 +255,9 @@ class EvaluationSettings(Frozen):
     items: int = Field(ge=1)  # at most this many per benchmark
     sampling: Sampling
     votes: Sampling  # several samples per item, for majority voting (chapters 7, 11)
+    # At most this many per benchmark where many ways of asking are compared (chapters 7, 11);
+    # None: a tenth of `items`.
+    compared_items: int | None = Field(None, ge=1)
     # Ways to ask the untrained base besides the chat (`experiments.asking`): baselines.
     baselines: tuple[Literal["few-shot", "prefill", "textbook"], ...] = ()
     # Problems of the lab's ladder, for each family and number of steps (chapter 2).

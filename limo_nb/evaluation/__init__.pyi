@@ -5,6 +5,7 @@ from .attempts import grade_answers as grade_answers
 from .attempts import prompts_of as prompts_of
 from .benchmarks import benchmark_items as benchmark_items
 from .benchmarks import benchmark_registry as benchmark_registry
+from .benchmarks import compared_part as compared_part
 from .benchmarks import known as known
 from .benchmarks import load_benchmark as load_benchmark
 from .benchmarks import overview as overview
@@ -17,6 +18,8 @@ from .comparisons import comparison as comparison
 from .comparisons import groups as groups
 from .comparisons import relation as relation
 from .comparisons import told as told
+from .coverage import SimulatedWorld as SimulatedWorld
+from .coverage import simulated_coverage as simulated_coverage
 from .estimates import VERDICTS as VERDICTS
 from .estimates import Estimate as Estimate
 from .estimates import accuracy as accuracy

@@ -491,3 +491,13 @@ def to_avoid(settings: EvaluationSettings) -> Dataset:
 def tenth_of(settings: EvaluationSettings) -> EvaluationSettings:
     """`settings` with a tenth of the items of each benchmark, at least two."""
     return settings.model_copy(update={"items": max(2, settings.items // 10)})
+
+
+def compared_part(settings: EvaluationSettings) -> EvaluationSettings:
+    """`settings` with the items on which many ways of asking are compared.
+
+    A tenth, or as many as `compared_items` says.
+    """
+    if settings.compared_items is None:
+        return tenth_of(settings)
+    return settings.model_copy(update={"items": min(settings.items, settings.compared_items)})

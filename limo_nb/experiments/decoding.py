@@ -20,11 +20,11 @@ from limo_nb.evaluation import (
     Estimate,
     accuracy,
     benchmark_items,
+    compared_part,
     difference,
     grade_answers,
     percent,
     prompts_of,
-    tenth_of,
     told,
 )
 from limo_nb.experiments.headline import trained
@@ -92,7 +92,7 @@ def run_decodings(run: Run) -> Artifact:
     model = str(trained(run, "limo", run.profile.sft.seeds[0]) / "model")
 
     def make(folder: Path, profile: Profile) -> None:
-        part, chosen = tenth_of(profile.evaluation), samplings(profile.evaluation)
+        part, chosen = compared_part(profile.evaluation), samplings(profile.evaluation)
         items = benchmark_items(part)
         prompts = prompts_of(items, profile.system_prompt)
         # A few short answers: starting worker processes would take longer.

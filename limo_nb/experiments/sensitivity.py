@@ -11,7 +11,7 @@ from pathlib import Path
 from limo_nb.core.records import save_tables
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.core.settings import EvaluationSettings, Profile, Sampling
-from limo_nb.evaluation import benchmark_items, grade_answers, tenth_of
+from limo_nb.evaluation import benchmark_items, compared_part, grade_answers
 from limo_nb.experiments.headline import trained
 from limo_nb.inference import Prompt, complete, model_digest, open_engine
 
@@ -55,7 +55,7 @@ def run_conditions(run: Run) -> Artifact:
     models = {"base": base, "limo": str(tuned)}
 
     def make(folder: Path, profile: Profile) -> None:
-        items = benchmark_items(tenth_of(profile.evaluation))
+        items = benchmark_items(compared_part(profile.evaluation))
         asked = conditions(profile.evaluation, profile.system_prompt)
         save_tables(folder, items=items)
         for name, model in models.items():
