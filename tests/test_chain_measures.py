@@ -123,3 +123,23 @@ def test_sentences_split_chinese_and_keep_list_labels():
     assert measures.sentences("2. 先算。再检查。\n3.5 is kept. Done") == [
         "2. 先算。", "再检查。", "3.5 is kept.", "Done",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- many at once
+def test_chains_read_in_parts_are_as_those_read_one_by_one(monkeypatch):
+    texts = [f"1) 2+{n}={n + 2}. Check: right.\nThe answer is {n + 2}. Done." for n in range(7)]
+    asked = (texts, ["2"] * 7, [None, True, False] * 2 + [None])
+    whole = measures.assess(*asked)
+    monkeypatch.setattr(measures, "IN_PARTS_FROM", 5)
+    monkeypatch.setattr(measures, "PART", 3)
+    assert measures.assess(*asked) == whole
+    assert [own.measures.after_answer for own in whole[0]] == [1 / 11, *[None] * 6]
+
+
+def test_a_phrase_over_the_end_of_a_line_is_in_neither_sentence():
+    reading = scoring.Reading("So let me\ntry 2+2=4. Let me try again.")
+    places = [(m.start(), m.end()) for m in measures.SENTENCE.finditer(reading.text)]
+    words = measures._within(reading.occurrences, places)
+    assert [[name for _, _, name in own] for own in words] == [
+        ["granularity"], [], ["exploration"]
+    ]  # fmt: skip

@@ -10,18 +10,24 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import NamedTuple
 
 from limo_nb.chains.scoring import (
     WORD,
     ChainScore,
     Reading,
     Scale,
+    Span,
     chain_rules,
     count_words,
     occurrences,
     without_overlap,
 )
+from limo_nb.core.machine import cores
+from limo_nb.core.progress import progress_bar
 from limo_nb.grading.extraction import final_answer
 from limo_nb.grading.verifiers import BY_REFERENCE, SENTENCE, Verifier
 
@@ -29,6 +35,7 @@ LABEL = re.compile(r"(?<!\S)\d{1,3}\)(?=\s)|(?m:^\s*\d{1,3}\.)(?=\s)|\b[Ss]tep \
 EQUATION = re.compile(r"\S\s*=\s*\S|\bgives\b|\bequals\b")
 FORMULA = re.compile(r"\$[^$\n]*\$|\\[a-zA-Z]+|\b[^\W\d_]\b")  # no language: $…$, \frac, x
 FOREIGN = re.compile(r"[^\W\d_\x00-\x7f]")  # a letter that may be of another script
+IN_PARTS_FROM, PART = 20_000, 2_000  # chains that are read by several processes, and a part
 ENDS = (".", "!", "?", "。", "！", "？", "$", "]", ")", "`")  # of a text that was not cut
 
 
@@ -43,9 +50,13 @@ def role(sentence: str) -> str:
 
     One of "answer", "check", "exploration", "step", "conclusion", or "plain".
     """
+    return _role(sentence, occurrences(sentence))
+
+
+def _role(sentence: str, found: Sequence[Span]) -> str:
+    """The same where the words that count are known."""
     if "\\boxed" in sentence:
         return "answer"
-    found = occurrences(sentence)
     seen = {name for _, _, name in without_overlap(found)}
     if "verification" in seen:
         return "check"
@@ -87,23 +98,25 @@ def measure_chain(
     them.
     """
     reading = Reading(text)
-    return _measured(reading, _length(reading, count), answered, finished, count)
+    after = _behind(text, answered, _length(reading, count), count)
+    return replace(_measured(reading, finished), after_answer=after)
 
 
 def _length(reading: Reading, count: Callable[[str], float]) -> float:
     return reading.length if count is count_words else count(reading.text)
 
 
-def _measured(
-    reading: Reading,
-    length: float,
-    answered: int | None,
-    finished: bool | None,
-    count: Callable[[str], float],
-) -> Measures:
+def _behind(
+    text: str, answered: int | None, length: float, count: Callable[[str], float]
+) -> float | None:
+    """The share of a chain behind the place `answered`."""
+    return None if answered is None else count(text[answered:]) / max(length, 1)
+
+
+def _measured(reading: Reading, finished: bool | None) -> Measures:
+    """All but what comes after the answer."""
     text = reading.text
-    steps, checks = _steps_and_checks(text)
-    after = None if answered is None else count(text[answered:]) / max(length, 1)
+    steps, checks = _steps_and_checks(reading)
     return Measures(
         steps=steps,
         checks=checks,
@@ -111,20 +124,23 @@ def _measured(
         repetition=_repetition(reading.words),
         mixing=mixing(text),
         truncated=looks_cut(text) if finished is None else not finished,
-        after_answer=after,
+        after_answer=None,
     )
 
 
-def _steps_and_checks(text: str) -> tuple[int, int]:
+def _steps_and_checks(reading: Reading) -> tuple[int, int]:
     """Steps and checking sentences of a chain.
 
     Steps are its different labels (`3)`, `3.`, `Step 3`), so that a mended step counts
     once; a chain whose labels cover less than a third of its equations is counted by its
     different sentences with an equation.
     """
-    parts = sentences(text)
-    roles = [role(part) for part in parts]
-    labels = {"".join(re.findall(r"\d", match.group())) for match in LABEL.finditer(text)}
+    text = reading.text
+    places = [(match.start(), match.end()) for match in SENTENCE.finditer(text)]
+    parts = [text[start:end] for start, end in places]
+    words = _within(reading.occurrences, places)
+    roles = [_role(part, own) for part, own in zip(parts, words, strict=True)]
+    labels = {"".join(filter(str.isdigit, match[0])) for match in LABEL.finditer(text)}
     working = {
         part
         for part, does in zip(parts, roles, strict=True)
@@ -132,6 +148,21 @@ def _steps_and_checks(text: str) -> tuple[int, int]:
     }
     steps = len(labels) if 3 * len(labels) >= len(working) else len(working)
     return steps, roles.count("check")
+
+
+def _within(found: Sequence[Span], places: Sequence[tuple[int, int]]) -> list[list[Span]]:
+    """The spans that lie inside each of `places`; both are in order."""
+    inside: list[list[Span]] = []
+    at = 0
+    for start, end in places:
+        while at < len(found) and found[at][0] < start:
+            at += 1
+        own = at
+        while own < len(found) and found[own][0] < end:
+            own += 1
+        inside.append([span for span in found[at:own] if span[1] <= end])
+        at = own
+    return inside
 
 
 def repetition(text: str) -> float:
@@ -191,12 +222,23 @@ def first_right(
     right. The share of tokens behind it shows what a chain spends on doubting a right
     answer ("overthinking", Chen et al. 2024).
     """
-    stated = [list(verifier.statements(text)) for text in texts]
+    return _right_places(
+        [list(verifier.statements(text)) for text in texts], references, verifier
+    )
+
+
+Statements = list[tuple[int, str]]  # where each ends, and what a verifier judges of it
+
+
+def _right_places(
+    stated: Sequence[Statements], references: Sequence[str], verifier: Verifier
+) -> list[int | None]:
+    """Where the first right one of each chain's statements ends."""
     pairs = [
         (reference, said)
-        for found, reference in zip(stated, references, strict=True)
+        for found, reference in zip(stated, references, strict=True) if reference
         for _, said in found
-    ]
+    ]  # fmt: skip
     different = list(dict.fromkeys(pairs))
     verdicts = verifier.verify([r for r, _ in different], [said for _, said in different])
     right = {pair for pair, verdict in zip(different, verdicts, strict=True) if verdict.correct}
@@ -229,15 +271,58 @@ def assess(
     `references` are the right answers, "" where there is none; the others are those of
     `measure_chain` and `first_right`.
     """
-    answered = first_right(texts, references, verifier)
-    found = []
-    for text, place, end in zip(texts, answered, finished, strict=True):
-        reading = Reading(text)
-        length = _length(reading, count)
-        found.append((reading.rates, _measured(reading, length, place, end, count), length))
-    scale = scale or Scale.of_rates([rates for rates, _, _ in found])
+    rows = list(zip(texts, finished, strict=True))
+    alone = verifier is not BY_REFERENCE or count is not count_words  # not handed on
+    found = (
+        [_read(*row, verifier, count) for row in rows]
+        if alone or len(rows) < IN_PARTS_FROM
+        else _read_in_parts(rows)
+    )
+    scale = scale or Scale.of_rates([own.rates for own in found])
+    places = _right_places([own.stated for own in found], references, verifier)
     assessed = [
-        Assessment(ChainScore.of_rates(rates, scale), measures, length)
-        for rates, measures, length in found
+        Assessment(
+            ChainScore.of_rates(own.rates, scale),
+            replace(own.measures, after_answer=_behind(text, place, own.length, count)),
+            own.length,
+        )
+        for text, place, own in zip(texts, places, found, strict=True)
     ]
     return assessed, scale
+
+
+class ReadChain(NamedTuple):
+    """A chain as it was read, before its statements are judged."""
+
+    rates: dict[str, float]
+    measures: Measures  # after_answer is not known yet
+    length: float
+    stated: Statements
+
+
+def _read(
+    text: str, finished: bool | None, verifier: Verifier = BY_REFERENCE,
+    count: Callable[[str], float] = count_words,
+) -> ReadChain:  # fmt: skip
+    reading = Reading(text)
+    measures = _measured(reading, finished)
+    stated = list(verifier.statements(text))
+    return ReadChain(reading.rates, measures, _length(reading, count), stated)
+
+
+def _read_part(rows: Sequence[tuple[str, bool | None]]) -> list[ReadChain]:
+    return [_read(*row) for row in rows]
+
+
+def _read_in_parts(rows: Sequence[tuple[str, bool | None]]) -> list[ReadChain]:
+    """The same by a process a core, in order, with progress."""
+    parts = [rows[start : start + PART] for start in range(0, len(rows), PART)]
+    found: list[ReadChain] = []
+    with (
+        ProcessPoolExecutor(cores(), get_context("spawn")) as pool,
+        progress_bar(len(rows), "chains", "scoring") as bar,
+    ):
+        for part in pool.map(_read_part, parts):
+            found += part
+            bar.update(len(part))
+    return found

@@ -300,6 +300,9 @@ BRACES = re.compile(
 )
 
 
+PLAIN = re.compile(r"-?[1-9][0-9]{0,14}(?:\.[0-9]{1,14})?|0")
+
+
 def clean(text: str) -> str:
     """`text` in the form in which answers are compared.
 
@@ -307,6 +310,8 @@ def clean(text: str) -> str:
     and final full stops go; braces around {x | x < 1} are a set's. A blank behind a comma
     stays where it tells a list from thousands.
     """
+    if PLAIN.fullmatch(text):  # most answers: none of what follows would change them
+        return text
     text = RADICAL.sub(r"\\sqrt{\1}", unescaped(text))
     text = RAISED.sub(_lowered, INVISIBLE.sub("", text)).translate(SYMBOLS)
     text = REPEATING.sub(_repeating, RECURRING.sub(_repeating, text))
