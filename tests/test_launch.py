@@ -105,6 +105,21 @@ def test_torchrun_script_passes_the_variables_on(tmp_path, given, wanted):
     assert said["--nproc-per-node"] == "8" and done.stdout.endswith(f"{folder}\n")
 
 
+@pytest.mark.parametrize(
+    ("asked", "lines", "absent"),
+    [(cluster.SlurmRequest(), ["--gpus-per-node=8", "--exclusive", "--requeue"], "--time"),
+     (cluster.SlurmRequest(False, "02:00:00", 16, "long", "ours"),
+      ["--time=02:00:00", "--cpus-per-task=16", "--partition=long", "--account=ours"],
+      "--gpus-per-node"),
+     (cluster.SlurmRequest(cpus=4), ["--cpus-per-task=4"], "--exclusive")],
+)  # fmt: skip
+def test_a_slurm_job_asks_for_what_it_was_told(asked, lines, absent):
+    text = cluster.launch_scripts(Path("run"), cluster.Cluster.of(32), asked)["job.slurm"]
+    wanted = [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line]
+    assert set(lines) <= set(wanted) and "--nodes=4" in wanted
+    assert not any(line.startswith(absent) for line in wanted)
+
+
 def test_torchrun_script_wants_the_number_of_the_machine(tmp_path):
     folder = written(tmp_path / "run", cluster.Cluster.of(32))
     env = programs(tmp_path / "bin", torchrun=ECHO)
@@ -120,7 +135,7 @@ def test_slurm_script_starts_torchrun_on_every_node(tmp_path):
     scontrol = "#!/bin/sh\nprintf 'gpu7\\ngpu8\\n'\n"
     # Two tasks, as srun would start them on two nodes.
     srun = (
-        "#!/bin/sh\nshift\n"
+        "#!/bin/sh\nwhile [ \"${1#--}\" != \"$1\" ]; do shift; done\n"
         'for node in 0 1; do SLURM_NODEID=$node "$@"; echo "--end"; echo; done\n'
     )
     env = programs(tmp_path / "bin", torchrun=ECHO, srun=srun, scontrol=scontrol)

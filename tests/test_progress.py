@@ -51,3 +51,11 @@ def test_a_bar_shows_that_there_is_work_before_anything_has_ended(monkeypatch, c
         bar.update(0)
     said = capsys.readouterr().err.splitlines()
     assert any("0/8 completions [" in line and "8 on their way" in line for line in said)
+
+
+def test_quiet_shows_no_progress(monkeypatch, capsys):
+    monkeypatch.setenv("LIMO_NB_PROGRESS", "none")
+    with progress.progress_bar(3, "rows", "reading") as bar:
+        bar.update(3)
+    progress.LiveLine().finish("done")
+    assert capsys.readouterr() == ("", "")

@@ -173,3 +173,21 @@ def test_sft_trains_what_a_file_holds(file, model, tmp_path):
     assert "ZeRO stage 3" in err
     again, err, _ = call(*words, "--json")
     assert json.loads(again) == made and "unchanged" in err
+
+
+def test_held_out_rows_are_measured_and_not_trained_on(file, model, tmp_path):
+    other, folder = tmp_path / "other.jsonl", tmp_path / "run"
+    rows = [{"question": f"{n}+{n}?", "solution": f"It is {2 * n}.", "answer": str(2 * n)}
+            for n in range(30, 33)]  # fmt: skip
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("sft", file, "--model", model, "--profile", "smoke", "--ranks", 1,
+             "--epochs", 2, "--learning-rate", 0.01, "--folder", folder)  # fmt: skip
+    _, _, error = call(*words, "--evaluate", file, fails=True)
+    assert "are trained on, too" in error
+    told, _, _ = call(*words, "--evaluate", other)
+    losses = [json.loads(line) for line in (folder / "held-out.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in losses] == [0, 1, 2]
+    assert losses[0]["loss"] != losses[2]["loss"] and losses[0]["loss"] > 0
+    done = json.loads((folder / "done.json").read_text())
+    assert done["held_out"] == losses and done["rows"] == len(file.read_text().splitlines())
+    assert "held-out loss (nats a token), before and after every epoch: " in told

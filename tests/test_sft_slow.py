@@ -96,7 +96,7 @@ def test_killed_at_a_random_point(model, whole, tmp_path, whom, seed):
     after, moment = rng.randrange(2, STEPS - 10), rng.uniform(0.0, 0.3)
     killer = threading.Thread(target=_kill, args=(tmp_path, whom, after, moment, rng))
     killer.start()
-    with pytest.raises(RuntimeError, match="run the cell again to continue"):
+    with pytest.raises(RuntimeError, match="run the same again to continue"):
         train(model, tmp_path)
     killer.join()
     assert not ranks_of(tmp_path) and not (tmp_path / "done.json").exists()

@@ -31,7 +31,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LIMO_NB_DEBUG"):
             raise
-        tell(f"limo-nb: {_words(error)}")
+        tell(f"limo-nb: {_words(error)}", always=True)
         raise SystemExit(1) from None
 
 

@@ -100,11 +100,16 @@ def limo_nb(
     version: Annotated[
         bool, typer.Option("--version", "-V", callback=_told_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no remarks; errors only.")
+    ] = False,
 ) -> None:
     """Less Is More for Reasoning: the book's run, and its tools for files of your own.
 
-    `LIMO_NB_DEBUG=1` shows where an error arose.
+    `LIMO_NB_DEBUG=1` shows where an error arose. Progress and remarks go to standard error.
     """
+    if quiet:
+        os.environ["LIMO_NB_PROGRESS"] = "none"
 
 
 class Continued(TyperCommand):
@@ -118,7 +123,7 @@ class Continued(TyperCommand):
             # A cell whose kernel was ended would tell so as the interpreter goes down.
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             behind = "\n" if sys.stderr.isatty() else ""  # a line of progress, and ^C
-            tell(f"{behind}limo-nb: interrupted; the same command continues: {typed()}")
+            tell(f"{behind}limo-nb: interrupted; the same command continues: {typed()}", True)
             raise typer.Exit(130) from None
 
 
@@ -302,6 +307,7 @@ def say(text: object) -> None:
     console.print(str(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def tell(text: str) -> None:
-    """The same on standard error: what is not the result."""
-    print(with_names_of_files(text), file=sys.stderr, flush=True)
+def tell(text: str, always: bool = False) -> None:
+    """The same on standard error: what is not the result; with --quiet, errors alone."""
+    if always or os.environ.get("LIMO_NB_PROGRESS") != "none":
+        print(with_names_of_files(text), file=sys.stderr, flush=True)

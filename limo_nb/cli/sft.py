@@ -40,6 +40,8 @@ from limo_nb.core.settings import OverLength, SftSettings
 from limo_nb.sft.planner import Offload
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from limo_nb.sft import Plan
 
 Variant = Annotated[
@@ -182,6 +184,14 @@ def sft(
     lora: Annotated[
         int | None, typer.Option(min=1, help="Train adapters of this rank; weights stay.")
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--evaluate",
+            callback=if_there,
+            help="Rows that are not trained on; their loss is told after every epoch.",
+        ),
+    ] = None,
     report_to: Annotated[
         str | None, typer.Option(help="Where losses go too: tensorboard, wandb, …")
     ] = None,
@@ -222,7 +232,8 @@ def sft(
     base = absolute_name(model)
     texts = [{name: row[name] for name in encoding.COLUMNS} for row in rows]
     prompt = whole.system_prompt if system is None else system
-    task = room.Task(Dataset.from_list(texts), base, own, seed, prompt, folder)
+    kept = _held_out(held_out, columns, {row["question"] for row in rows})
+    task = room.Task(Dataset.from_list(texts), base, own, seed, prompt, folder, kept)
     with _chatter(as_json):
         if prepare:
             room.rank_share(own, own.ranks)
@@ -232,10 +243,44 @@ def sft(
         else:
             made = room.fine_tune_many([task])[0]
             found = {"model": str(made), **json.loads((folder / "done.json").read_text())}
-            lines = [f"the model is in {made}"]
+            lines = [f"the model is in {made}", *_losses(folder)]
             if own.keep_epochs:
                 lines += [f"it is the last epoch's; each epoch's is in {folder / 'epochs'}"]
     emit(found, as_json, lines)
+
+
+def _held_out(
+    file: Path | None, columns: list[str] | None, trained: set[str]
+) -> Dataset | None:
+    """The rows of `file`, none of whose questions is among those that are `trained` on."""
+    from datasets import Dataset
+
+    from limo_nb.sft import encoding
+
+    if file is None:
+        return None
+    rows, _ = _read(file, columns, None, False)
+    both = [row["question"] for row in rows if row["question"] in trained]
+    if both:
+        raise ValueError(
+            f"{len(both)} questions of {file} are trained on, too, e.g. {both[0][:60]!r}: "
+            "rows that are held out must be others"
+        )
+    return Dataset.from_list([{name: row[name] for name in encoding.COLUMNS} for row in rows])
+
+
+def _losses(folder: Path) -> Iterator[str]:
+    """What the held-out rows lost, before training and after every epoch."""
+    from limo_nb.sft.job import HELD_OUT_LOG, read_log
+
+    rows = read_log(folder / HELD_OUT_LOG)
+    if rows:
+        told = ", ".join(f"{row['loss']:.3f}" for row in rows)
+        least = min(rows, key=lambda row: row["loss"])
+        yield (
+            f"held-out loss (nats a token), before and after every epoch: {told}; least after "
+            f"epoch {least['epoch']}"
+        )
 
 
 @app.command(epilog="Example: limo-nb launch tuned --print")
@@ -252,6 +297,14 @@ def launch(
     hosts: Annotated[str | None, typer.Option(help="Their names: a,b,c,d.")] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 29500,
     gpu: Annotated[bool, typer.Option(help="Ask SLURM for a GPU a rank.")] = True,
+    time: Annotated[
+        str | None, typer.Option(help="SLURM's limit, HH:MM:SS; else the partition's.")
+    ] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Cores of a machine; else all (--exclusive).")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="SLURM's partition.")] = None,
+    account: Annotated[str | None, typer.Option(help="SLURM's account.")] = None,
     print_: Annotated[
         bool, typer.Option("--print", help="Print the texts and write nothing.")
     ] = False,
@@ -268,7 +321,8 @@ def launch(
     share = rank_share(own, own.ranks)
     names = [name.strip() for name in (hosts or "").split(",") if name.strip()]
     machines = cluster.Cluster.of(own.ranks, nodes, names, port)
-    texts = cluster.launch_scripts(folder.absolute(), machines, gpu)
+    asked = cluster.SlurmRequest(gpu, time, cpus, partition, account)
+    texts = cluster.launch_scripts(folder.absolute(), machines, asked)
     if not as_json:
         tell(
             f"{len(machines.hosts)} machines with {machines.ranks_a_host} ranks each; "
@@ -295,7 +349,7 @@ def plan(
     checkpointing: Annotated[bool, typer.Option(help="Layers are computed again.")] = True,
     gpus_per_node: Annotated[int, typer.Option(min=1)] = 8,
     rows: Annotated[int | None, typer.Option(min=1, help="Else the profile's.")] = None,
-    mean_tokens: Annotated[int, typer.Option(min=0, help="Of a row; 0: the limit.")] = 0,
+    mean_tokens: Annotated[int, typer.Option(min=0, help="Of a packed row; 0: the limit.")] = 0,
     tflops: Annotated[
         float, typer.Option(min=1, help="A GPU's peak in bf16; A100: 312.")
     ] = 312.0,
@@ -308,6 +362,11 @@ def plan(
     """Memory by part, host memory, time and GPU-hours of a run, before it is started."""
     from limo_nb.sft import planner
 
+    if mean_tokens and not packing:
+        raise ValueError(
+            "--mean-tokens says what packed rows cost, so give --packing with it: where rows "
+            "are not packed, each pass costs as much as the longest row on any rank"
+        )
     own, whole = _settings(profile, override, variant)
     setup = planner.setup_of(
         own, model, gpus, gpu_memory, rows or whole.chains.rows,

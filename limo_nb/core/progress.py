@@ -3,7 +3,8 @@
 In a notebook the line is one display that is updated in place, so that a run through
 papermill keeps its last state only; in a log file it is printed twice a minute. With
 LIMO_NB_PROGRESS=lines a notebook prints these lines too: `papermill --log-output` shows
-what cells print, not what they update (`limo-nb run` shows both).
+what cells print, not what they update (`limo-nb run` shows both). With
+LIMO_NB_PROGRESS=none, which `limo-nb --quiet` sets, nothing of it is shown.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class LiveLine:
 
     def __init__(self) -> None:
         lines = os.environ.get("LIMO_NB_PROGRESS") == "lines"
+        self.silent = os.environ.get("LIMO_NB_PROGRESS") == "none"
         self.notebook = in_notebook() and not lines
         self.terminal = not in_notebook() and not lines and sys.stderr.isatty()
         self._handle: Any = None
@@ -48,6 +50,8 @@ class LiveLine:
         if not text or text == self._last:
             return
         self._last = text
+        if self.silent:
+            return
         if self.notebook:
             self._update({"text/plain": text, PROGRESS: ""})
         elif self.terminal:
@@ -69,7 +73,7 @@ class LiveLine:
         """Show `text` as the last state and end the line."""
         self._at = -QUIET_SECONDS
         self.write(text)
-        if self.terminal:
+        if self.terminal and not self.silent:
             sys.stderr.write("\n")
 
     def flush(self) -> None:

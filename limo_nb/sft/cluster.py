@@ -46,14 +46,39 @@ class Cluster:
         return Cluster(names, ranks // nodes, port)
 
 
-def launch_scripts(folder: Path, machines: Cluster, gpu: bool = True) -> dict[str, str]:
+@dataclass(frozen=True)
+class SlurmRequest:
+    """What a job asks SLURM for; what is None is the partition's or the site's own."""
+
+    gpu: bool = True  # one a rank
+    time: str | None = None  # of the whole job, HH:MM:SS
+    cpus: int | None = None  # of a machine; None: all of it
+    partition: str | None = None
+    account: str | None = None
+
+    def lines(self, machines: Cluster) -> str:
+        """The job's `#SBATCH` lines."""
+        wanted = {
+            "nodes": len(machines.hosts), "ntasks-per-node": 1,
+            "gpus-per-node": machines.ranks_a_host if self.gpu else None, "time": self.time,
+            "cpus-per-task": self.cpus, "partition": self.partition, "account": self.account,
+        }  # fmt: skip
+        named = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+        # A job that shares its machines names its cores; one that does not has them all.
+        named += [] if self.cpus else ["--exclusive"]
+        return "".join(f"#SBATCH {option}\n" for option in (*named, "--requeue"))
+
+
+def launch_scripts(
+    folder: Path, machines: Cluster, asked: SlurmRequest | None = None
+) -> dict[str, str]:
     """The texts by file name: hostfile, deepspeed.sh, torchrun.sh and job.slurm."""
     hostfile = "".join(f"{host} slots={machines.ranks_a_host}\n" for host in machines.hosts)
     return {
         "hostfile": hostfile,
         "deepspeed.sh": _deepspeed(folder, machines),
         "torchrun.sh": _torchrun(folder, machines),
-        "job.slurm": _slurm(folder, machines, gpu),
+        "job.slurm": _slurm(folder, machines, asked or SlurmRequest()),
     }
 
 
@@ -92,22 +117,22 @@ def _torchrun(folder: Path, machines: Cluster) -> str:
     )
 
 
-def _slurm(folder: Path, machines: Cluster, gpu: bool) -> str:
-    gpus = f"#SBATCH --gpus-per-node={machines.ranks_a_host}\n" if gpu else ""
+def _slurm(folder: Path, machines: Cluster, asked: SlurmRequest) -> str:
     script = shlex.quote(str(folder / "torchrun.sh"))
     return (
         "#!/bin/bash\n"
         "#SBATCH --job-name=limo-sft\n"
-        f"#SBATCH --nodes={len(machines.hosts)}\n"
-        "#SBATCH --ntasks-per-node=1\n"
-        f"{gpus}"
-        "#SBATCH --exclusive\n"
+        f"{asked.lines(machines)}"
         f"#SBATCH --output={folder / 'slurm-%j.log'}\n"
         "# The first host of the allocation is where the ranks meet. A job that was ended\n"
         "# by its time limit is submitted again and goes on from its last checkpoint.\n"
         "set -euo pipefail\n"
         'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'
         f"export MASTER_ADDR MASTER_PORT={machines.port} PET_NNODES=$SLURM_NNODES\n"
-        f"srun --kill-on-bad-exit=1 bash -c 'PET_NODE_RANK=$SLURM_NODEID exec sh \"$0\"' "
-        f"{script}\n"
+        "# srun does not take over the job's number of cores by itself (Slurm 22.05).\n"
+        'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then\n'
+        '    export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\n'
+        "fi\n"
+        "srun --kill-on-bad-exit=1 --cpu-bind=none "
+        f"bash -c 'PET_NODE_RANK=$SLURM_NODEID exec sh \"$0\"' {script}\n"
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from limo_nb.core.files import write_atomic, write_json
 from limo_nb.core.precision import settle
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 CHECKPOINT_SECONDS = 60.0  # what a kill may cost
+HELD_OUT_ROWS, HELD_OUT_LOG = "held-out-rows.jsonl", "held-out.jsonl"
 # Fields of the settings that do not change what a run computes.
 ELSEWHERE = {"seeds", "bulk_factor", "versions", "held_out", "force", "report_to"}
 
@@ -41,6 +42,7 @@ class Task:
     seed: int
     system_prompt: str
     folder: Path
+    held_out: Dataset | None = None  # rows whose loss is measured and not trained on
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,14 @@ class LogRow(TypedDict):
     memory_gib: float  # the peak of this rank
 
 
+class HeldOutRow(TypedDict):
+    """A line of `held-out.jsonl`: the loss of the held-out rows after an epoch (0: before)."""
+
+    step: int
+    epoch: int
+    loss: float  # nats a token, the mean over rows of the mean over their response tokens
+
+
 class PaceRow(TypedDict):
     """`pace.json`: how far the pass is that ended last, written about once a second."""
 
@@ -103,19 +113,15 @@ def prepare(
     another run, and ValueError for rows that cannot be trained on.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
-    missing = set(COLUMNS) - set(task.rows.column_names)
-    if missing:
-        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}")
     settings, why = task.settings, ""
     if here and settings.dtype == "auto":
         precision = settle("auto")
         settings, why = settings.model_copy(update={"dtype": precision.dtype}), precision.why
-    names = [*COLUMNS, *({THOUGHT} & set(task.rows.column_names))]
-    rows = [{name: row[name] for name in names} for row in task.rows]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    text = _lines(task.rows, "training")
+    held_out = _lines(task.held_out, "held-out") if task.held_out else ""
     facts = [
         text, model_digest(task.model), settings.model_dump(exclude=ELSEWHERE), task.seed,
-        task.system_prompt,
+        task.system_prompt, *filter(None, [held_out]),
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     job = TrainingJob(
@@ -127,10 +133,20 @@ def prepare(
         lengths = _check_rows(task)
         job = replace(job, rows=len(lengths), longest=max(lengths), tokens=sum(lengths))
         write_atomic(task.folder / "rows.jsonl", text)
+        write_atomic(task.folder / HELD_OUT_ROWS, held_out)
         job.save(task.folder)
         for old in task.folder.glob("error-rank*.txt"):
             old.unlink()
     return job
+
+
+def _lines(rows: Dataset, kind: str) -> str:
+    """Rows as JSON lines; ValueError where a column is missing."""
+    missing = set(COLUMNS) - set(rows.column_names)
+    if missing:
+        raise ValueError(f"the {kind} rows have no column {', '.join(sorted(missing))}")
+    names = [*COLUMNS, *({THOUGHT} & set(rows.column_names))]
+    return "".join(json.dumps({name: row[name] for name in names}) + "\n" for row in rows)
 
 
 def is_done(folder: Path, key: str) -> bool:
@@ -139,8 +155,11 @@ def is_done(folder: Path, key: str) -> bool:
     return done.exists() and json.loads(done.read_text())["key"] == key
 
 
-def read_log(path: Path) -> list[LogRow]:
-    """The rows of `log.jsonl`; a last line that is being written is left out."""
+def read_log(path: Path) -> list[Any]:
+    """The rows of `log.jsonl` (`LogRow`) or of `held-out.jsonl` (`HeldOutRow`).
+
+    A last line that is being written is left out.
+    """
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(True) if line.endswith("\n")]
 

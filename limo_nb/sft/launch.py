@@ -271,7 +271,7 @@ def _check(
     raise RuntimeError(
         f"{cause}fine-tuning in {first_folder} failed with status {status}; {who} said:\n"
         f"{tail}\n"
-        f"All output is in {console}; run the cell again to continue from the last checkpoint."
+        f"All output is in {console}; run the same again to continue from the last checkpoint."
     )
 
 

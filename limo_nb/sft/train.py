@@ -23,7 +23,7 @@ from limo_nb.core.machine import provenance
 from limo_nb.inference import load_tokenizer, quiet_bars, weights_of
 from limo_nb.sft import adapters, checkpoints, epochs
 from limo_nb.sft.auto import choices
-from limo_nb.sft.job import ELSEWHERE, TrainingJob, is_done, read_log
+from limo_nb.sft.job import ELSEWHERE, HELD_OUT_LOG, TrainingJob, is_done, read_log
 from limo_nb.sft.trainer import make_trainer, memory_gib, release, settled_by_all
 
 
@@ -87,7 +87,7 @@ def _finish(
 ) -> None:
     """The model card, the model under its name, `done.json`; then no checkpoints."""
     log, facts = read_log(folder / "log.jsonl"), json.loads((folder / "plan.json").read_text())
-    lora = job.settings.lora
+    lora, held_out = job.settings.lora, read_log(folder / HELD_OUT_LOG)
     done = {
         "key": job.key,
         **facts,
@@ -98,6 +98,7 @@ def _finish(
         "seconds": log[-1]["seconds"],
         "first_loss": log[0]["loss"],
         "loss": log[-1]["loss"],
+        **({"held_out": held_out} if held_out else {}),
         "peak_memory_gib": round(memory_gib(), 3),  # of one rank
         "choices": choices(
             job.settings, job.why, job.model, torch.distributed.is_initialized()

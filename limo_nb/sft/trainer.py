@@ -42,7 +42,15 @@ from limo_nb.sft.batches import (
     schedule_rows,
 )
 from limo_nb.sft.encoding import EncodedRows, encode
-from limo_nb.sft.job import LogRow, PaceRow, TrainingJob, read_log
+from limo_nb.sft.job import (
+    HELD_OUT_LOG,
+    HELD_OUT_ROWS,
+    HeldOutRow,
+    LogRow,
+    PaceRow,
+    TrainingJob,
+    read_log,
+)
 from limo_nb.sft.passes import micro_batch, pass_limit, rank_share
 from limo_nb.sft.planner import CPU_BUCKET, bytes_a_token
 
@@ -58,7 +66,10 @@ def make_trainer(
     encoded = encode_job(job, folder, tokenizer)
     settings = job.settings
     steps = schedule_rows(encoded.lengths, settings.batch_size, settings.epochs, job.seed)
-    feed = _feed(job, encoded, steps, ranks, tokenizer.pad_token_id)
+    held_out = None
+    if (folder / HELD_OUT_ROWS).exists() and (folder / HELD_OUT_ROWS).stat().st_size:
+        held_out = encode_job(job, folder, tokenizer, HELD_OUT_ROWS)
+    feed = _feed(job, encoded, held_out, steps, ranks, tokenizer.pad_token_id)
     # The arguments come first: they make `from_pretrained` load the weights in parts.
     arguments = _arguments(job, folder, len(steps), feed)
     # DeepSpeed keeps fp32 master weights of a bf16 model; without it the model itself is
@@ -78,6 +89,7 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=feed.rows,
+        eval_dataset=feed.held_out,
         data_collator=feed.collate,
         callbacks=[Recorder(job, folder, encoded, steps, feed.accumulation, show)],
     )
@@ -86,9 +98,11 @@ def make_trainer(
     return trainer
 
 
-def encode_job(job: TrainingJob, folder: Path, tokenizer: Any) -> EncodedRows:
+def encode_job(
+    job: TrainingJob, folder: Path, tokenizer: Any, name: str = "rows.jsonl"
+) -> EncodedRows:
     """The rows of `folder` as `job` wants them encoded."""
-    lines = (folder / "rows.jsonl").read_text().splitlines()
+    lines = (folder / name).read_text().splitlines()
     settings = job.settings
     return encode(
         map(json.loads, lines), tokenizer, job.system_prompt, settings.max_tokens,
@@ -104,11 +118,13 @@ class Feed:
     collate: Callable[[list], dict[str, torch.Tensor]]
     micro: int
     accumulation: int
+    held_out: Any = None  # of the same kind of items as `rows`, None for none
 
 
 def _feed(
-    job: TrainingJob, encoded: EncodedRows, steps: list[list[int]], ranks: int, pad: int
-) -> Feed:
+    job: TrainingJob, encoded: EncodedRows, held_out: EncodedRows | None,
+    steps: list[list[int]], ranks: int, pad: int,
+) -> Feed:  # fmt: skip
     settings, each = job.settings, None
     if not torch.cuda.is_available():
         shape = shape_if_known(job.model)
@@ -118,9 +134,12 @@ def _feed(
     micro = micro_batch(settings, ranks, max(encoded.lengths), tokens)
     if packs_rows(settings):
         packed = PackedRows(encoded.rows, steps, ranks, tokens, pad)
-        return Feed(packed, collate_packed, 1, packed.passes)
+        packs = held_out and [[row] for row in held_out.rows]
+        return Feed(packed, collate_packed, 1, packed.passes, packs)
     padded = PaddedRows(encoded.rows, steps, micro, pad)
-    return Feed(padded, partial(collate, pad=pad), micro, rank_share(settings, ranks) // micro)
+    passes = rank_share(settings, ranks) // micro
+    alone = held_out.rows if held_out else None
+    return Feed(padded, partial(collate, pad=pad), micro, passes, alone)
 
 
 def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> TrainingArguments:
@@ -149,6 +168,11 @@ def _arguments(job: TrainingJob, folder: Path, steps: int, feed: Feed) -> Traini
         logging_nan_inf_filter=False,
         save_strategy="no",  # Recorder decides
         save_total_limit=2,
+        eval_strategy="steps" if feed.held_out else "no",
+        eval_steps=steps // settings.epochs if feed.held_out else None,
+        eval_on_start=feed.held_out is not None,
+        per_device_eval_batch_size=1,  # so that every row weighs the same
+        prediction_loss_only=True,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=settings.report_to,
@@ -212,11 +236,27 @@ class Recorder(TrainerCallback):
         self.began = self.saved = time.monotonic()
         self.first = state.global_step
         if state.is_world_process_zero:
-            log = self.folder / "log.jsonl"
-            kept = [row for row in read_log(log) if row["step"] <= state.global_step]
+            kept = self._cut("log.jsonl", state.global_step)
+            self._cut(HELD_OUT_LOG, state.global_step)
             self.earlier = kept[-1]["seconds"] if kept else 0.0
-            write_atomic(log, "".join(json.dumps(row) + "\n" for row in kept))
             write_json(self.folder / "plan.json", self.facts)
+
+    def _cut(self, name: str, step: int) -> list[Any]:
+        """Leave in a log what was known at `step`."""
+        log = self.folder / name
+        kept = [row for row in read_log(log) if row["step"] <= step]
+        if log.exists() or name == "log.jsonl":
+            write_atomic(log, "".join(json.dumps(row) + "\n" for row in kept))
+        return kept
+
+    def _held_out(self, step: int, loss: float) -> None:
+        """Keep what the held-out rows lose now; again after a kill it is the same line."""
+        if step % self.epoch:  # a run that continues is evaluated where it starts, too
+            return
+        known = [row for row in read_log(self.folder / HELD_OUT_LOG) if row["step"] < step]
+        row: HeldOutRow = {"step": step, "epoch": step // self.epoch, "loss": round(loss, 6)}
+        lines = "".join(json.dumps(own) + "\n" for own in (*known, row))
+        write_atomic(self.folder / HELD_OUT_LOG, lines)
 
     def on_log(
         self,
@@ -227,6 +267,8 @@ class Recorder(TrainerCallback):
         **_: Any,
     ) -> None:
         """Add the step's row to the log, and show it."""
+        if state.is_world_process_zero and logs and "eval_loss" in logs:
+            self._held_out(state.global_step, logs["eval_loss"])
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         seconds = time.monotonic() - self.began
