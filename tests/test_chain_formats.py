@@ -195,6 +195,20 @@ def test_verl_gets_the_columns_of_its_documentation(tmp_path):
         formats.read_rows(file, by_reward=True)
 
 
+def test_open_r1_s_reward_judges_answers_by_the_solution(tmp_path):
+    from trl.rewards import accuracy_reward
+
+    file, out = tmp_path / "rl.jsonl", tmp_path / "rl.parquet"
+    file.write_text('{"problem": "1/2 of 3?", "final_answer": "\\\\frac32"}\n')
+    rows = formats.read_rows(file, by_reward=True).rows
+    formats.write_rows(formats.convert(rows, "open-r1", "Think."), out)
+    (record,) = Dataset.from_parquet(str(out)).to_list()
+    assert record["problem"] == "1/2 of 3?" and record["solution"] == r"\boxed{\frac32}"
+    assert [turn["role"] for turn in record["prompt"]] == ["system", "user"]
+    said = [[{"role": "assistant", "content": rf"It is \boxed{{{x}}}."}] for x in ("1.5", "2")]
+    assert accuracy_reward(said, [record["solution"]] * 2) == [1.0, 0.0]
+
+
 # ---------------------------------------------------------------- broken rows
 BROKEN = [
     ('{"question": "q"}', "no chain (found: question)"),

@@ -135,7 +135,7 @@ def test_slurm_script_starts_torchrun_on_every_node(tmp_path):
     scontrol = "#!/bin/sh\nprintf 'gpu7\\ngpu8\\n'\n"
     # Two tasks, as srun would start them on two nodes.
     srun = (
-        "#!/bin/sh\nwhile [ \"${1#--}\" != \"$1\" ]; do shift; done\n"
+        '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\n'
         'for node in 0 1; do SLURM_NODEID=$node "$@"; echo "--end"; echo; done\n'
     )
     env = programs(tmp_path / "bin", torchrun=ECHO, srun=srun, scontrol=scontrol)

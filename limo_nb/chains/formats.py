@@ -9,6 +9,8 @@
 | `trl`      | TRL, loss on completions  | prompt and completion, both turns            |
 | `verl`     | verl, TRL's rewards       | prompt (turns), data_source, ability,        |
 |            |                           | reward_model (style, ground_truth), extra_info |
+| `open-r1`  | open-r1 and TRL's GRPO    | problem, prompt (turns), solution (the       |
+|            |                           | reference in a box, for accuracy_reward)     |
 
 Any other row is read where `problems.dialects` finds a question and a chain in it.
 
@@ -71,6 +73,14 @@ def _verl_out(row: Row, system: str) -> Row:
     }
 
 
+def _open_r1_out(row: Row, system: str) -> Row:
+    return {
+        "problem": row["question"],
+        "prompt": _messages_out({**row, "solution": ""}, system)["messages"],
+        "solution": rf"\boxed{{{plain_answer(row['answer'])}}}",
+    }
+
+
 @dataclass(frozen=True)
 class Format:
     """One way to write a row: its columns, what writes it, and LLaMA-Factory's entry."""
@@ -107,6 +117,7 @@ FORMATS = {
         ("prompt", "data_source", "ability", "reward_model", "extra_info"), _verl_out, None,
         True,
     ),
+    "open-r1": Format(("problem", "prompt", "solution"), _open_r1_out, None, True),
 }  # fmt: skip
 
 

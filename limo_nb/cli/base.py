@@ -19,12 +19,31 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from limo_nb.core.file_names import kind_of, on_hub
 
+
+class Interruptible(TyperGroup):
+    """The commands; one that is interrupted says so in a line, and the exit code is 130.
+
+    What they write they write whole or not at all, so nothing is left half done.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            behind = "\n" if sys.stderr.isatty() else ""  # a line of progress, and ^C
+            tell(
+                f"{behind}limo-nb: interrupted; the same command begins again: {typed()}", True
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Interruptible, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 console, errors = Console(), Console(stderr=True)

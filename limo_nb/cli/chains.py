@@ -29,7 +29,7 @@ from limo_nb.cli.base import (
 from limo_nb.core.settings import SYSTEM_PROMPT
 
 FormatName = Literal[
-    "limo", "alpaca", "sharegpt", "messages", "trl", "verl"
+    "limo", "alpaca", "sharegpt", "messages", "trl", "verl", "open-r1"
 ]  # of chains.formats
 
 
