@@ -75,7 +75,7 @@ def test_an_ended_command_leaves_nothing_half_written(name, how, file, tmp_path)
     assert process.returncode == 0, said
     lasted = time.monotonic() - began
 
-    for share in (0.3, 0.8):
+    for share in (0.6,):
         process = started(COMMANDS[name], file, broken)
         time.sleep(share * lasted)
         if process.poll() is None:

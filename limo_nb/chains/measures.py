@@ -291,7 +291,7 @@ def assess(
     return assessed, scale
 
 
-class ReadChain(NamedTuple):
+class _Read(NamedTuple):
     """A chain as it was read, before its statements are judged."""
 
     rates: dict[str, float]
@@ -303,21 +303,21 @@ class ReadChain(NamedTuple):
 def _read(
     text: str, finished: bool | None, verifier: Verifier = BY_REFERENCE,
     count: Callable[[str], float] = count_words,
-) -> ReadChain:  # fmt: skip
+) -> _Read:  # fmt: skip
     reading = Reading(text)
     measures = _measured(reading, finished)
     stated = list(verifier.statements(text))
-    return ReadChain(reading.rates, measures, _length(reading, count), stated)
+    return _Read(reading.rates, measures, _length(reading, count), stated)
 
 
-def _read_part(rows: Sequence[tuple[str, bool | None]]) -> list[ReadChain]:
+def _read_part(rows: Sequence[tuple[str, bool | None]]) -> list[_Read]:
     return [_read(*row) for row in rows]
 
 
-def _read_in_parts(rows: Sequence[tuple[str, bool | None]]) -> list[ReadChain]:
+def _read_in_parts(rows: Sequence[tuple[str, bool | None]]) -> list[_Read]:
     """The same by a process a core, in order, with progress."""
     parts = [rows[start : start + PART] for start in range(0, len(rows), PART)]
-    found: list[ReadChain] = []
+    found: list[_Read] = []
     with (
         ProcessPoolExecutor(cores(), get_context("spawn")) as pool,
         progress_bar(len(rows), "chains", "scoring") as bar,
