@@ -36,14 +36,14 @@ class Interruptible(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             behind = "\n" if sys.stderr.isatty() else ""  # a line of progress, and ^C
-            tell(
-                f"{behind}limo-nb: interrupted; the same command begins again: {typed()}", True
-            )
+            again = f"the same command begins again: {typed()}"
+            tell(f"{behind}limo-nb: interrupted; {again}", True)
             raise typer.Exit(130) from None
 
 
 app = typer.Typer(
-    cls=Interruptible, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Interruptible, no_args_is_help=True, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 console, errors = Console(), Console(stderr=True)
