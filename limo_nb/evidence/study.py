@@ -18,6 +18,7 @@ from limo_nb.core.runs import Artifact, Run
 from limo_nb.evaluation import compared, relation, told
 from limo_nb.evidence.recorded import RecordedResults
 from limo_nb.experiments.arms import CONTRASTS
+from limo_nb.experiments.doses import run_doses
 from limo_nb.experiments.pipeline import LEFT_OUT
 from limo_nb.experiments.study import groups_of, run_group
 
@@ -25,6 +26,9 @@ RECORD = "study"
 WAYS = {"textbook": "known: textbook page", "chat": "before", "limo": "after limo",
         "random": "after random", "bulk": "after bulk"}  # fmt: skip
 MAKE = "this group was not recorded yet; `limo-nb run --profile study --only 9` makes it"
+
+# Pictures of stages that are no group of the study.
+STAGES = {"parts": "ablations", "dose": "doses"}
 
 Rows = Mapping[tuple[str, str], Mapping[str, Any]]  # (model, group) -> a row of accuracies
 Drawn = tuple[Figure, str]
@@ -45,13 +49,9 @@ class StudyResults:
 
         Where it is neither made nor recorded, nothing is drawn and the sentence says so.
         """
-        stage = "ablations" if group == "parts" else f"study/{group}"
-        if self.run and group in groups_of(self.run.profile):
-            figure, said = FIGURES[group](run_group(self.run, group))
-            plots.show(figure, said)
-            return said
-        if self.run and group == "parts" and LEFT_OUT.keys() & self.run.profile.ablations.arms:
-            figure, said = FIGURES[group](self.run.load(stage))
+        stage, live = STAGES.get(group, f"study/{group}"), self._live(group)
+        if live:
+            figure, said = FIGURES[group](live)
             plots.show(figure, said)
             return said
         if self.recorded is None or not self.recorded.record.has(stage):
@@ -62,6 +62,17 @@ class StudyResults:
         figure.axes[0].set_title(f"Recorded: {title}", loc="left")
         self.recorded.show((figure, said))
         return said
+
+    def _live(self, group: str) -> Artifact | None:
+        """What the run at hand has of `group`, made where need be."""
+        if self.run is None:
+            return None
+        own = self.run.profile.ablations
+        if group == "dose":
+            return run_doses(self.run) if own.doses else None
+        if group == "parts":
+            return self.run.load("ablations") if LEFT_OUT.keys() & set(own.arms) else None
+        return run_group(self.run, group) if group in groups_of(self.run.profile) else None
 
 
 def _is_recorded(root: Path | None) -> bool:
@@ -129,6 +140,29 @@ def _doses(stage: Artifact) -> Drawn:
     )
     axes = "million tokens of pretraining"
     return plots.lines(doses, series, title, axes, log=True), f"At {doses} million: {said}"
+
+
+def _dose(stage: Artifact) -> Drawn:
+    rows = _rows(stage)
+    doses = sorted({int(model.partition(" ")[0]) for model, _ in rows})
+    known = {model.partition(" ")[2] for model, _ in rows}
+    labels = {"textbook": "known: textbook page", "limo": "shown after limo rows",
+              "bulk": "shown after bulk", "chat": "shown before"}  # fmt: skip
+    series = {
+        label: [_ends(rows[f"{dose} {way}", "all"]) for dose in doses]
+        for way, label in labels.items() if way in known
+    }  # fmt: skip
+    page, after = (
+        [f"{_ends(rows[f'{dose} {way}', 'all'])[0]:.0f}" for dose in doses]
+        for way in ("textbook", "limo")
+    )
+    told_of = ", ".join(map(str, doses))
+    said = (
+        f"at {told_of} million tokens the page is right in {', '.join(page)} % of problems, "
+        f"the chat after limo's rows in {', '.join(after)} %"
+    )
+    title = "What a few rows elicit, against what was read"
+    return plots.lines(doses, series, title, "million tokens of pretraining", log=True), said
 
 
 def _teachers(stage: Artifact) -> Drawn:
@@ -228,4 +262,5 @@ FIGURES: dict[str, Callable[[Artifact], Drawn]] = {
     "tuned": _tuned,
     "tokens": _tokens,
     "parts": _parts,
+    "dose": _dose,
 }
