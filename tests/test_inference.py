@@ -25,11 +25,13 @@ from limo_nb.inference import (
     load_tokenizer,
     model_digest,
     open_engine,
+    over_long,
     prompt_ids,
     resolve,
     token_counter,
 )
 from limo_nb.inference import decoder as decoder_module
+from limo_nb.inference.base import Completion
 from limo_nb.inference.decoder import (
     PREFILL_TOKENS,
     Decoder,
@@ -326,3 +328,59 @@ def test_tokens_of_any_text_are_counted(model):
 def test_equal_ids_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="same id"):
         made(model, [("a", "x"), ("a", "y")], tmp_path / "s.db")
+
+
+# ---------------------------------------------------------------- prompts without room
+class Narrow:
+    """An engine that reads 40 words, and answers with the number of those it read."""
+
+    identity, batch_size, window, over_long = {"kind": "narrow"}, 4, 40, "skip"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def length(self, prompt):
+        if isinstance(prompt, str):
+            return len(prompt.split())
+        return sum(len(message["content"].split()) for message in prompt)
+
+    def run(self, batches, sampling):
+        for batch in batches:
+            yield [(a.key, Completion(str(self.length(a.prompt)), 1, True)) for a in batch]
+
+
+def asked(words: int) -> list[dict]:
+    return [{"role": "system", "content": "Think."},
+            {"role": "user", "content": " ".join(f"w{n}" for n in range(words))}]  # fmt: skip
+
+
+ITEMS = [("short", asked(5)), ("long", asked(60)), ("raw", "x " * 60)]
+
+
+def test_a_prompt_without_room_is_left_out_and_named(tmp_path):
+    with pytest.warns(
+        UserWarning, match="long: its prompt has 61 tokens, and the model reads 40"
+    ):
+        made = complete(Narrow(), ITEMS, Sampling(max_new_tokens=4), tmp_path / "a.sqlite")
+    assert list(zip(made["id"], made["text"], made["finished"], strict=True)) == [
+        ("short", "6", True), ("long", "", False), ("raw", "60", True)
+    ]  # fmt: skip
+
+
+def test_a_prompt_without_room_is_cut_in_its_middle(tmp_path):
+    narrow = Narrow()
+    narrow.over_long = "cut"
+    items, refused = over_long.fitted(narrow, ITEMS)
+    assert not refused and items[0] == ITEMS[0] and items[2] == ITEMS[2]
+    said = items[1][1][-1]["content"]
+    assert (
+        narrow.length(items[1][1]) == 20 and said.startswith("w0 w1 ") and said.endswith("w59")
+    )
+    with pytest.warns(UserWarning, match="cut in the middle, to fit the model's context: long"):
+        made = complete(narrow, ITEMS, Sampling(max_new_tokens=4), tmp_path / "a.sqlite")
+    assert made["text"][:] == ["6", "20", "60"]
+    wide = [("system", [{"role": "system", "content": "x " * 50}, asked(5)[1]])]
+    assert list(over_long.fitted(narrow, wide)[1]) == ["system"], "no question to cut"

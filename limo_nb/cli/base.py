@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import yaml
@@ -67,6 +67,10 @@ MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="Of an answer.")]
 Seed = Annotated[int | None, typer.Option(help="Root of all random numbers.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Start although memory seems not to be enough.")
+]
+OverLong = Annotated[
+    Literal["skip", "cut"],
+    typer.Option(help="Of questions that leave the model no room for an answer."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Columns = Annotated[

@@ -18,6 +18,7 @@ from limo_nb.cli.base import (
     Force,
     MaxNewTokens,
     Model,
+    OverLong,
     Replace,
     Samples,
     Seed,
@@ -69,6 +70,7 @@ def evaluate(
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto: the faster.")] = "auto",
     columns: Columns = None,
     force: Force = False,
+    over_long: OverLong = "skip",
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -86,6 +88,7 @@ def evaluate(
     disable_progress_bars()  # of files; the work has a line of its own
     settings = EngineSettings(
         kind=engine, batch_size=batch_size, workers=workers or "auto", dtype=dtype, force=force,
+        over_long=over_long,
     )  # fmt: skip
     chosen = named(
         protocol, samples=samples, temperature=temperature, top_p=top_p,

@@ -18,6 +18,7 @@ from limo_nb.cli.base import (
     Force,
     MaxNewTokens,
     Model,
+    OverLong,
     Overrides,
     Profile,
     Replace,
@@ -214,6 +215,7 @@ def sample(
     most: Rows = None,
     override: Overrides = None,
     force: Force = False,
+    over_long: OverLong = "skip",
     replace: Replace = False,
     skip_broken: SkipBroken = False,
     as_json: AsJson = False,
@@ -248,7 +250,8 @@ def sample(
         found = read_asked(asked, parse_columns(columns), broken)
     for line in found.told():
         tell(line)
-    engine = settings.engine.model_copy(update={"force": settings.engine.force or force})
+    own = {"force": settings.engine.force or force, "over_long": over_long}
+    engine = settings.engine.model_copy(update=own)
     answers = inference.sample(
         found.asked, model, sampling=sampling, system_prompt=settings.system_prompt,
         engine=engine, store=store,

@@ -21,6 +21,7 @@ from pyarrow import parquet
 from limo_nb.core.files import alone, write_atomic, write_json
 from limo_nb.core.precision import machine_flops
 from limo_nb.core.runs import Artifact, MissingArtifact, Run, book_root
+from limo_nb.core.settings import Profile
 
 # Columns of words that name something. Every other column of strings may quote a problem.
 NAMES = frozenset(
@@ -147,7 +148,9 @@ def _kept_stages(
 
     Raises ValueError where it is of another profile.
     """
-    if earlier.facts["profile"] != _profile(run):
+    # Read as a profile, for settings that are newer than the record have their defaults.
+    known = Profile.model_validate(earlier.facts["profile"])
+    if json.loads(known.model_dump_json()) != _profile(run):
         raise ValueError(
             f"the record {earlier.name} was made with other settings than these: leave out "
             "--add to replace it, or give the overrides that it was made with"

@@ -97,6 +97,8 @@ class EngineSettings(Frozen):
     dtype: Dtype = "auto"  # see inference.decoding_precision
     chat: ChatSettings = ChatSettings()  # in a profile, set by its `chat`
     force: bool = False  # start although memory is estimated not to be enough
+    # What becomes of a question that leaves no room for an answer in the model's context.
+    over_long: Literal["skip", "cut"] = "skip"
 
     @field_validator("workers")
     @classmethod

@@ -63,6 +63,7 @@ class LlamacppEngine(OpenAIEngine):
         self._chat = settings.chat
         self.tokenizer = load_tokenizer(model)
         self.window = context_length(model) or 0  # a GGUF file says it
+        self.over_long = settings.over_long
         self._stops = frozenset(stop_token_ids(model, self.tokenizer))
         self._counting = threading.Lock()
         self._running = ExitStack()

@@ -30,6 +30,7 @@ from limo_nb.inference.base import (
     Underway,
 )
 from limo_nb.inference.chat import Prompt
+from limo_nb.inference.over_long import fitted
 from limo_nb.inference.store import Store
 
 TOLD_FROM = 120.0  # seconds from which the time of a request is told before it starts
@@ -53,20 +54,27 @@ def complete(
     Completions are kept in the SQLite file `store` as they arrive; those that it has,
     whoever asked for them, are not made again, and those that another process is making
     are waited for. Rows are in the order of `items`. Two items with the same prompt get
-    samples of their own. A prompt that the engine refuses gets empty, unfinished rows and a
+    samples of their own. A prompt that the engine refuses, or that leaves no room in the
+    model's context (`engine.over_long` may have it cut), gets empty, unfinished rows and a
     warning that names its item; nothing is kept of it, so that it is asked again the next
     time. Raises ValueError where two items share an id, and EngineFailed where the engine
     does, or where every row of the request is refused.
     """
-    items = list(items)
-    if len({identity for identity, _ in items}) != len(items):
+    given = list(items)
+    if len({identity for identity, _ in given}) != len(given):
         raise ValueError("two items have the same id")
+    items, long = fitted(engine, given)
     asks = _asks(engine, items, sampling, first)
+    names = [identity for identity, _ in items for _ in range(sampling.samples)]
+    left_out = {
+        ask.key: long[name] for ask, name in zip(asks, names, strict=True) if name in long
+    }
     with Store(store) as kept:
         kept.want([ask.key for ask in asks])
-        refused = _fill(engine, asks, sampling, kept, label)
+        fitting = [ask for ask in asks if ask.key not in left_out]
+        refused = left_out | _fill(engine, fitting, sampling, kept, label)
         rows = list(kept.rows())
-    names = [identity for identity, _ in items for _ in range(sampling.samples)]
+    _tell_cut(given, items)
     gaps = [place for place, row in enumerate(rows) if row is None]
     if gaps:
         told = {names[place]: refused[asks[place].key].why for place in gaps}
@@ -192,6 +200,17 @@ def _claimed(kept: Store, batches: Sequence[Batch], sizes: list[int]) -> Iterato
         if mine:
             sizes.append(len(mine))
             yield mine
+
+
+def _tell_cut(given: Sequence[tuple[str, Prompt]], items: Sequence[tuple[str, Prompt]]) -> None:
+    """Warn of questions that were cut."""
+    cut = [
+        name for (name, prompt), (_, asked) in zip(given, items, strict=True) if prompt != asked
+    ]
+    if cut:
+        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
+        told = f"{', '.join(cut[:NAMED])}{more}"
+        warnings.warn(f"cut in the middle, to fit the model's context: {told}", stacklevel=3)
 
 
 def _tell_refused(refused: Mapping[str, str], all_of_them: bool) -> None:

@@ -28,7 +28,12 @@ from limo_nb.inference.chat import (
 )
 from limo_nb.inference.decoder import Decoded, Decoder
 from limo_nb.inference.identity import exact_name, model_digest, weights_of
-from limo_nb.inference.models import decoding_precision, is_small, load_tokenizer
+from limo_nb.inference.models import (
+    context_length,
+    decoding_precision,
+    is_small,
+    load_tokenizer,
+)
 from limo_nb.inference.needs import (
     check_decoding,
     decoding_parts,
@@ -60,6 +65,7 @@ class TransformersEngine:
             "model": model_digest(model), **weights_of(model), **settings.chat.identity,
         }  # fmt: skip
         self.tokenizer = load_tokenizer(model)
+        self.window, self.over_long = context_length(model), settings.over_long
         self._workers: list[Worker] = []
         self._decoder: Decoder | None = None
         self._told = False

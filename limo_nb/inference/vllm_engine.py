@@ -37,7 +37,12 @@ from limo_nb.inference.chat import (
     prompt_ids,
 )
 from limo_nb.inference.identity import model_digest, source_of, weights_of
-from limo_nb.inference.models import decoding_precision, load_tokenizer, stop_token_ids
+from limo_nb.inference.models import (
+    context_length,
+    decoding_precision,
+    load_tokenizer,
+    stop_token_ids,
+)
 from limo_nb.inference.templates import thought_tokens
 from limo_nb.inference.vllm_server import on_this_machine
 
@@ -58,6 +63,7 @@ class VllmEngine:
         }  # fmt: skip
         self._chat = settings.chat
         self._stops = stop_token_ids(model, self.tokenizer)
+        self.window, self.over_long = context_length(model), settings.over_long
         self._llm: LLM | None = None  # seconds to minutes: when the first batch comes
 
     def __enter__(self) -> VllmEngine:
