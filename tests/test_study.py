@@ -22,6 +22,7 @@ from limo_nb.experiments import (
     run_group,
     study,
 )
+from limo_nb.experiments.setups import ModelSetup, carry_out_all
 
 
 def graded(*right: bool) -> Dataset:
@@ -84,10 +85,12 @@ def tiny_study(folder: Path, monkeypatch) -> Run:
              for n, row in enumerate(problems(4))]  # fmt: skip
     run, rows = Run("smoke", overrides), Dataset.from_list(facts)
     pool = rows.rename_column("question_id", "id")
-    more = [{**row, "id": f"free-{n}"} for n, row in enumerate(pool)]
+    more = [{**row, "id": f"free-{n}", "question": f"Free: {n}?"} for n, row in enumerate(pool)]
+    more.append({**pool[0], "id": "the-same-again"})  # the text of a row under another id
 
     def arms(to: Path) -> None:
-        save_tables(to, **{"wrong": rows.select([0, 1]), "many-full": rows})
+        few = rows.select([0, 1])
+        save_tables(to, **{"wrong": few, "many-full": rows, "rows-2": few})
         write_json(to / "sizes.json", {"wrong": 2, "many-full": 4, "rows-2": 2})
 
     def evaluated(to: Path) -> None:
@@ -107,7 +110,7 @@ def tiny_study(folder: Path, monkeypatch) -> Run:
 def test_no_group_without_its_settings():
     assert groups_of(Run("mini").profile) == []
     assert groups_of(Run("study").profile) == list(study.GROUPS)
-    assert set(study.ASKS) == set(study.GROUPS)
+    assert set(study.OWN) == set(study.GROUPS)
 
 
 def answered_at_once(folder, profile, setups, label, items=None):
@@ -188,8 +191,32 @@ def test_of_equally_good_rates_the_lower_is_chosen():
 
 def test_held_out_problems_are_in_no_set(tmp_path, monkeypatch):
     run = tiny_study(tmp_path, monkeypatch)
-    found = study.held_out_items(study.Given(run, run.profile, tmp_path))
+    found = study.held_out_items(study.Given(run, run.profile, run.profile.study, tmp_path))
     assert list(found["id"]) == ["free-0", "free-1", "free-2"], "held_out is 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "stacked", "pairs", "message"),
+    [("rows", {}, [("a", "limo")], "a has 2 seeds and limo 3, which cannot be paired"),
+     ("backbones", {"poor": []}, [], "group backbones has nothing to compare: see study.rich"),
+     ("sizes", {}, [("a", "base")], "")],
+)  # fmt: skip
+def test_a_group_that_cannot_be_compared_is_refused_before_training(
+    name, stacked, pairs, message
+):
+    group = study.Group([ModelSetup("a", "m", seeds=(1, 2))], pairs, stacked)
+    others = {"limo": [graded(True)] * 3, "base": [graded(True)]}
+    if not message:
+        study.check_group(name, group, others)
+        return
+    with pytest.raises(ValueError, match=message):
+        study.check_group(name, group, others)
+
+
+def test_setups_of_one_name_are_refused(tmp_path):
+    twice = [ModelSetup("a b", "m"), ModelSetup("a-b", "m")]
+    with pytest.raises(ValueError, match="two setups are called 'a-b'"):
+        carry_out_all(tmp_path, Run("smoke").profile, twice, "", graded(True))
 
 
 # ---------------------------------------------------------------- the pipeline's parts

@@ -67,3 +67,11 @@ def test_a_run_with_rows_trains_before_it_answers(folder, model):
     (trained,), (base,) = results_of(folder, "few"), results_of(folder, "base")
     assert list(trained["id"]) == list(base["id"])
     assert list(trained["text"]) != list(base["text"])
+
+
+def test_a_name_that_begins_like_another_is_another(tmp_path):
+    row = Dataset.from_list([{"id": "a"}])
+    save_tables(
+        tmp_path, **{"results-R1-1": row, "results-R1-0528-1": row, "results-R1-2": row}
+    )
+    assert len(results_of(tmp_path, "R1")) == 2 and len(results_of(tmp_path, "R1-0528")) == 1

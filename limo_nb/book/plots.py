@@ -122,15 +122,14 @@ def _axes(height: float, title: str, xlabel: str = "", ylabel: str = "") -> tupl
     ax = fig.add_subplot()
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
-    # The title starts at the figure's edge, not at the axes', whatever the labels' width.
-    fig.suptitle(
-        _balanced(title, 68),
-        x=0.012,
-        ha="left",
-        weight="bold",
-        size=mpl.rcParams["axes.titlesize"],
-    )
+    retitled(fig, title)
     return fig, ax
+
+
+def retitled(fig: Figure, title: str) -> None:
+    """Give a figure its title: it starts at the figure's edge, whatever the labels' width."""
+    size = STYLE["axes.titlesize"]
+    fig.suptitle(_balanced(title, 68), x=0.012, ha="left", weight="bold", size=size)
 
 
 def _balanced(text: str, width: int) -> str:

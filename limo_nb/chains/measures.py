@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -322,7 +323,10 @@ def _read_in_parts(rows: Sequence[tuple[str, bool | None]]) -> list[_Read]:
         ProcessPoolExecutor(cores(), get_context("spawn")) as pool,
         progress_bar(len(rows), "chains", "scoring") as bar,
     ):
-        for part in pool.map(_read_part, parts):
-            found += part
-            bar.update(len(part))
+        try:
+            for part in pool.map(_read_part, parts):
+                found += part
+                bar.update(len(part))
+        except BrokenProcessPool:  # a script without a main guard cannot be started twice
+            found += _read_part(rows[len(found) :])
     return found

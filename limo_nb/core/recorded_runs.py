@@ -32,7 +32,7 @@ COPIED = ("*.json", "log.jsonl")
 # The folders of an absolute path, where a JSON string or the value of an override begins.
 PLACE = re.compile(r"""(?<=["=])/[^"'#]*/""")
 LEFT_OUT = re.compile(r"job\.json|.*\.partial")  # a job names places of its machine
-MOST_BYTES = 5 * 2**20  # of a record; it is committed
+MOST_BYTES = 8 * 2**20  # of a record; it is committed
 
 
 class RecordedRun:
@@ -156,8 +156,16 @@ def _kept_stages(
             "--add to replace it, or give the overrides that it was made with"
         )
     kept = {name: earlier.load(name) for name in earlier.facts["stages"] if name not in made}
+    keys = {name: artefact.key for name, artefact in {**kept, **made}.items()}
     for name, artefact in kept.items():
-        below = {other.split("/", 1)[1] for other in kept if other.startswith(f"{name}/")}
+        stale = [
+            stage for stage, key in artefact.manifest["inputs"].items()
+            if keys.get(stage, key) != key
+        ]  # fmt: skip
+        if stale:
+            print(f"{name} of the record was made from another {', '.join(stale)}")
+        every = earlier.facts["stages"]
+        below = {other.split("/", 1)[1] for other in every if other.startswith(f"{name}/")}
         ignored = shutil.ignore_patterns(*below) if below else None
         shutil.copytree(artefact.path, partial / name, dirs_exist_ok=True, ignore=ignored)
     return kept

@@ -17,6 +17,7 @@ from .judging import miniature as miniature
 from .measuring import Measured as Measured
 from .measuring import TableRow as TableRow
 from .measuring import published_score as published_score
+from .measuring import study_stages as study_stages
 from .measuring import tables as tables
 from .measuring import tables_of_records as tables_of_records
 from .recorded import RecordedResults as RecordedResults

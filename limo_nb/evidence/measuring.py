@@ -12,7 +12,7 @@ import pandas as pd
 from limo_nb.core.paper import reported
 from limo_nb.core.recorded_runs import AnyRun, RecordedRun, recorded_names
 from limo_nb.core.records import load_table
-from limo_nb.core.runs import Artifact, MissingArtifact
+from limo_nb.core.runs import Artifact, MissingArtifact, Run
 from limo_nb.evaluation import benchmark_registry, wilson
 from limo_nb.evidence.rules import ClaimQuantity, published_number
 from limo_nb.experiments.study import GROUPS
@@ -74,6 +74,11 @@ def tables(run: AnyRun) -> dict[str, list[TableRow]]:
     if sizes:
         found["sets"] = [exact_row(name, size) for name, size in sizes.items()]
     return found
+
+
+def study_stages(run: Run) -> list[str]:
+    """The groups of the study that `run` has made: stages that `tables` reads."""
+    return [stage for stage in STAGES if stage.startswith("study/") and run.find(stage)[0]]
 
 
 def tables_of_records(root: Path | None = None) -> dict[str, Tables]:
@@ -243,6 +248,10 @@ def measure_quantity(quantity: ClaimQuantity, tables: Tables) -> Measured | None
     paired = quantity.minus and _find(tables, quantity, quantity.name, quantity.minus)
     if paired:
         subtracted = _find(tables, quantity, quantity.minus or "")
+        # What a group of the study is paired with may stand in chapter 8's table alone.
+        subtracted = subtracted or _find(
+            tables, quantity, quantity.minus or "", table="evaluation"
+        )
         return _scaled(
             _ends(paired), factor, paired["items"], paired["seeds"], subtracted, paired=True
         )

@@ -17,6 +17,7 @@ from limo_nb.core.recorded_runs import recorded_names
 from limo_nb.core.runs import Artifact, Run
 from limo_nb.evaluation import compared, relation, told
 from limo_nb.evidence.recorded import RecordedResults
+from limo_nb.evidence.rules import load_ledger
 from limo_nb.experiments.arms import CONTRASTS
 from limo_nb.experiments.doses import run_doses
 from limo_nb.experiments.pipeline import LEFT_OUT
@@ -25,7 +26,10 @@ from limo_nb.experiments.study import groups_of, run_group
 RECORD = "study"
 WAYS = {"textbook": "known: textbook page", "chat": "before", "limo": "after limo",
         "random": "after random", "bulk": "after bulk"}  # fmt: skip
-MAKE = "this group was not recorded yet; `limo-nb run --profile study --only 9` makes it"
+MAKE = (
+    "not recorded yet (limo-nb run --profile study --until 9, then limo-nb record study "
+    "--profile study)"
+)
 
 # Pictures of stages that are no group of the study.
 STAGES = {"parts": "ablations", "dose": "doses"}
@@ -58,10 +62,18 @@ class StudyResults:
             print(MAKE)
             return MAKE
         figure, said = FIGURES[group](self.recorded.record.load(stage))
-        title = figure.axes[0].get_title("left")
-        figure.axes[0].set_title(f"Recorded: {title}", loc="left")
+        plots.retitled(figure, f"Recorded: {figure.get_suptitle()}")
         self.recorded.show((figure, said))
         return said
+
+    @staticmethod
+    def claims(group: str) -> list[str]:
+        """The ids of the claims about what `group` records."""
+        table = STAGES.get(group, f"study/{group}")
+        return [
+            claim.id for claim in load_ledger()
+            if claim.record == RECORD and next(iter(claim.values.values())).table == table
+        ]  # fmt: skip
 
     def _live(self, group: str) -> Artifact | None:
         """What the run at hand has of `group`, made where need be."""
@@ -108,10 +120,10 @@ def _backbones(stage: Artifact) -> Drawn:
         for way, label in WAYS.items() for kind in ("rich", "poor")
     ]  # fmt: skip
     count = rows["rich limo", "all"]["seeds"]
-    title = f"Over {count} pretrainings: {compared(gaps['rich limo', 'poor limo'])}"
-    gained, chosen = gaps["rich limo", "rich chat"], gaps["rich limo", "rich random"]
-    said = f"{title}; {compared(gained)}; {compared(chosen)}"
-    return plots.points(drawn, title), said
+    pairs = [("rich limo", f"rich {other}") for other in ("chat", "random", "bulk")]
+    told_of = [compared(gaps[pair]) for pair in [*pairs, ("rich limo", "poor limo")]]
+    title = f"Rich and poor backbones of {count} pretrainings each"
+    return plots.points(drawn, title), f"over {count} pretrainings, {'; '.join(told_of)}"
 
 
 def _sizes(stage: Artifact) -> Drawn:
@@ -121,11 +133,16 @@ def _sizes(stage: Artifact) -> Drawn:
         plots.point(name, rows[f"{name} {way}", "all"], label)
         for name in names for way, label in WAYS.items() if way in ("textbook", "chat", "limo")
     ]  # fmt: skip
+    across = [
+        compared(gap) for (wide, narrow), gap in _gaps(stage).items()
+        if wide.rpartition(" ")[0] != narrow.rpartition(" ")[0]
+    ]  # fmt: skip
     told_of = "; ".join(
         f"{name}: page {told(rows[f'{name} textbook', 'all'])}, after limo "
         f"{told(rows[f'{name} limo', 'all'])} %" for name in names
     )  # fmt: skip
-    return plots.points(drawn, "What is known and what is shown, by width"), told_of
+    title = "What is known and what is shown, by width"
+    return plots.points(drawn, title), "; ".join([told_of, *across])
 
 
 def _doses(stage: Artifact) -> Drawn:
@@ -139,7 +156,9 @@ def _doses(stage: Artifact) -> Drawn:
         for way, found in series.items()
     )
     axes = "million tokens of pretraining"
-    return plots.lines(doses, series, title, axes, log=True), f"At {doses} million: {said}"
+    return plots.lines(
+        doses, series, title, axes, log=True
+    ), f"at {', '.join(map(str, doses))} million tokens: {said}"
 
 
 def _dose(stage: Artifact) -> Drawn:
@@ -168,9 +187,9 @@ def _dose(stage: Artifact) -> Drawn:
 def _teachers(stage: Artifact) -> Drawn:
     rows, gaps = _rows(stage), _gaps(stage)
     names = list(dict.fromkeys(model for model, _ in rows))
-    said = "; ".join(map(compared, gaps.values()))
+    said = "; ".join(map(compared, gaps.values())).replace(", own", ": own chains")
     figure, _ = _points(rows, names, "Chains of another school, for the same questions")
-    return figure, said
+    return figure, said.replace(", mixed", ": half of each")
 
 
 def _series(stage: Artifact, axis: str, title: str, pair: tuple[str, str]) -> Drawn:
@@ -191,8 +210,13 @@ def _epochs(stage: Artifact) -> Drawn:
 
 def _random_rows(stage: Artifact) -> Drawn:
     names = sorted({row["model"] for row in stage.json("table.json")}, key=_number)
-    title = "Random rows, three draws of each number"
-    return _series(stage, "random rows", title, (names[-1], names[0]))
+    title = "Random rows, several draws of each number"
+    figure, _ = _series(stage, "random rows", title, (names[-1], names[0]))
+    gaps = _gaps(stage)
+    quarter = next((n for n in names if 4 * _number(n) == _number(names[-1])), names[0])
+    pairs = [(names[-1], quarter), (names[-1], names[0]), ("limo", names[-1])]
+    found = [compared(gaps[pair]) for pair in dict.fromkeys(pairs) if pair in gaps]
+    return figure, "; ".join(found)
 
 
 def _number(model: str) -> int:
@@ -219,8 +243,8 @@ def _rates(stage: Artifact) -> Drawn:
             best[cell["family"]] = cell
     rates = [cell["level"] for cell in best.values()]
     counts = {rate: rates.count(rate) for rate in dict.fromkeys(rates)}
-    said = ", ".join(f"{count} arms at {rate}" for rate, count in sorted(counts.items()))
-    return plots.heat(cells, title, "learning rate"), f"Best: {said}"
+    said = ", ".join(f"{rate} for {count}" for rate, count in sorted(counts.items()))
+    return plots.heat(cells, title, "learning rate"), said
 
 
 def _contrasts(stage: Artifact, title: str, wanted: Iterable[str] = ()) -> Drawn:
@@ -233,8 +257,12 @@ def _contrasts(stage: Artifact, title: str, wanted: Iterable[str] = ()) -> Drawn
          **{key: 100 * gaps[c.left, c.right][key] for key in ("value", "low", "high")}}
         for c in kept
     ]  # fmt: skip
-    clear = [c.what for c in kept if relation(gaps[c.left, c.right]) != "not separated from"]
-    said = f"{len(clear)} of {len(kept)} are clear of zero: {', '.join(clear) or 'none'}"
+    clear = [
+        f"{c.what} {100 * gaps[c.left, c.right]['value']:+.0f}".replace("-", "\N{MINUS SIGN}")
+        for c in kept if relation(gaps[c.left, c.right]) != "not separated from"
+    ]  # fmt: skip
+    said = f"{len(clear)} of {len(kept)} contrasts are clear of zero, each read alone"
+    said += f": {', '.join(clear) or 'none'}"
     return plots.points(drawn, title, plots.DIFFERENCE), said
 
 

@@ -49,11 +49,19 @@ def row_tokens(
 
 def loss_tokens(
     model: str, system_prompt: str, rows: Iterable[Mapping[str, Any]],
-    chat: ChatSettings = DEFAULT_CHAT,
+    chat: ChatSettings = DEFAULT_CHAT, most: int | None = None,
 ) -> list[int]:  # fmt: skip
-    """Tokens of each training row that carry loss: those of the solution and its end."""
+    """Tokens of each training row that carry loss: those of the solution and its end.
+
+    A row is cut to `most` tokens, prompt and solution together.
+    """
     tokenizer = load_tokenizer(resolve(model))
-    return [len(row_parts(row, tokenizer, system_prompt, chat)[1]) for row in rows]
+    found = []
+    for row in rows:
+        prompt, response, _ = row_parts(row, tokenizer, system_prompt, chat)
+        left = len(response) if most is None else min(len(response), most - len(prompt))
+        found.append(max(0, left))
+    return found
 
 
 def at_equal_tokens(
@@ -61,8 +69,9 @@ def at_equal_tokens(
 ) -> tuple[SftSettings, int]:
     """Settings, and how many of the rows, that read about `budget` of their tokens.
 
-    Whole epochs over all rows where they fit in, else over the first rows: never more than
-    the budget and a row. The batch is that of `settings`, or all rows where they are fewer.
+    The nearest number of whole epochs, over as many first rows as fit in: at most a row an
+    epoch more than the budget, and up to a third less where it holds between one epoch and
+    two. The batch is that of `settings`, or all rows where they are fewer.
     """
     once = sum(lengths)
     epochs = max(1, round(budget / once))

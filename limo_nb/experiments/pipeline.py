@@ -1,8 +1,9 @@
 """The pipeline with one part left out: rows that limo's chapters would give without it.
 
-Every set has at most as many rows as limo's, of the same teacher. Where a filter is left out,
-the chains are those that were sampled for the filters or for the questions of the pool, so
-that nothing is sampled again. Chapter 9; OpenThoughts leaves out parts in the same way.
+Every set has at most as many rows as limo's. Where a filter is left out, the chains are those
+that were sampled for the filters, by the strong solver, or for the questions of the pool, by
+the teachers, so that nothing is sampled again; where a profile has other teachers than the
+strong solver, that is a difference, too. Chapter 9; OpenThoughts leaves out parts likewise.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def without_parts(
     questions = load_table(known["questions"], "questions")
     chains, attempts = (load_table(known["chains"], name) for name in ("chains", "attempts"))
     rows, count, seed = profile.chains.rows, profile.chains.questions, profile.pool.seed
-    rng = Random(f"{seed}/pipeline")
+    firsts = _firsts(chains)
     sampled = collect(harder, load_table(known["fine"], "attempts"))
 
     def best_of(asked: Dataset, found: Dataset) -> list[Mapping[str, Any]]:
@@ -60,9 +61,9 @@ def without_parts(
         ),
         "no-fine": lambda: best_of(select(harder, count, seed), sampled),
         "no-balance": lambda: best_of(
-            rare.select(rng.sample(range(len(rare)), min(count, len(rare)))), sampled
+            rare.shuffle(seed=seed).select(range(min(count, len(rare)))), sampled
         ),
-        "no-score": lambda: rng.sample(_firsts(chains), min(rows, len(_firsts(chains)))),
+        "no-score": lambda: Random(f"{seed}/no-score").sample(firsts, min(rows, len(firsts))),
         "several-chains": lambda: _several(chains, rows),
     }  # fmt: skip
     return {name: made[name]() for name in LEFT_OUT if name in profile.ablations.arms}
@@ -75,8 +76,13 @@ def _as_if_right(attempts: Dataset) -> Dataset:
 
 
 def _in_band(drawn: Dataset, settings: FilterSettings, samples: int) -> set[str]:
-    """Questions with as large a share of different right chains as the fine filter keeps."""
-    low, high = (share * samples / settings.sampling.samples for share in settings.keep)
+    """Questions with as large a share of different right chains as the fine filter keeps.
+
+    Of few samples that is one right chain at least, where the filter asks for any.
+    """
+    low, high = (round(share * samples / settings.sampling.samples) for share in settings.keep)
+    low = max(low, min(1, settings.keep[0]))
+    high = max(low, high)
     counts = Counter(drawn["question_id"])
     return {name for name, right in counts.items() if low <= right <= high}
 
@@ -91,7 +97,7 @@ def _asked(drawn: Dataset, wanted: set[str]) -> Dataset:
     if not found:
         raise ValueError(
             "no-coarse: the fine filter would keep none of the drawn questions; raise "
-            "ablations.asked, or leave it out of ablations.arms"
+            "ablations.asked or ablations.samples, or leave it out of ablations.arms"
         )
     return Dataset.from_list([{"id": name, **row} for name, row in found.items()])
 

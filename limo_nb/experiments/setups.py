@@ -45,11 +45,17 @@ def carry_out_all(
 ) -> dict[str, list[Dataset]]:  # fmt: skip
     """The tables of answers of every setup, one a seed; results that are there are final.
 
-    They answer `items`, those of the benchmarks without.
+    They answer `items`, those of the benchmarks without. Raises ValueError where two setups
+    would write to one file.
     """
+    names = [setup.file_name for setup in setups]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double:
+        raise ValueError(f"two setups are called {double!r}: their results would be one file")
     save_tables(folder, items=items or benchmark_items(profile.evaluation))
     runs = [run for setup in setups for run in _runs(setup, folder, profile)]
-    processes = job_processes(profile.engine, setups[0].model)
+    models = {setup.model for setup in setups}
+    processes = min(job_processes(profile.engine, model) for model in models)
     in_processes(carry_out, runs, processes, label)
     return {setup.name: results_of(folder, setup.file_name) for setup in setups}
 

@@ -2,9 +2,10 @@
 
 Each group asks one question of the ablations with more of what costs time: pretraining seeds,
 sizes, teachers, epochs, rows in several draws, adapters, more ways to ask foundations, and
-every arm at a learning rate of its own. A group is a stage of its own, so that a long study can
-be interrupted, recorded in part (`limo-nb record --add`) and continued elsewhere. The profile
-says what each group has (`StudySettings`); one without is not made.
+every arm at a learning rate of its own. A group is a stage, which depends on its own settings
+alone, so that a long study can be interrupted, recorded in part (`limo-nb record --add`) and
+continued elsewhere. The profile says what each group has (`StudySettings`); one without is not
+made. Models are those of the last epoch, also where chapter 8 chooses one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from limo_nb.chains import best_per_question
 from limo_nb.core.files import write_json
 from limo_nb.core.records import load_table, save_tables
 from limo_nb.core.runs import Artifact, Run
-from limo_nb.core.settings import LoraSettings, Profile, SftSettings
+from limo_nb.core.settings import LoraSettings, Profile, SftSettings, StudySettings
 from limo_nb.evaluation import accuracies
 from limo_nb.experiments.ablations import EVALUATED, ablation_settings, contrasts
 from limo_nb.experiments.asking import shots_of
@@ -32,9 +33,11 @@ from limo_nb.experiments.setups import ModelSetup, carry_out_all
 from limo_nb.experiments.training_runs import results_of
 from limo_nb.experiments.variants import sampled_chains, training_rows
 from limo_nb.inference import model_digest
+from limo_nb.problems import normalise
 
 Tables = dict[str, list[Dataset]]  # a name -> its tables, one a seed
 HELD_OUT = "held out"  # the one benchmark that learning rates are chosen on
+FEWEST = 8  # questions that two teachers are compared on
 HEADLINE_SETS = ("limo", "random", "bulk")
 
 
@@ -53,10 +56,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Given:
-    """What the groups build on: the stages before them, and the profile."""
+    """What a group builds on: the stages before it, the profile, and its own settings."""
 
     run: Run
     profile: Profile
+    study: StudySettings  # with the values of this group alone
     folder: Path
 
     @property
@@ -73,7 +77,7 @@ class Given:
         """`model` trained on the headline's set `rows`, with every seed of the study."""
         return ModelSetup(
             name, model, self.sets / f"{rows}.parquet",
-            equal_steps(self.profile, self.sets, rows), self.profile.study.seeds,
+            equal_steps(self.profile, self.sets, rows), self.study.seeds,
         )  # fmt: skip
 
     def own_rows(self, name: str, rows: Iterable[Mapping]) -> Path:
@@ -85,7 +89,7 @@ class Given:
 # ---------------------------------------------------------------- backbones
 def _backbones(given: Given) -> Group:
     """Rich and poor backbones of several pretraining seeds, before and after training."""
-    study, setups, stacked = given.profile.study, [], {}
+    study, setups, stacked = given.study, [], {}
     for kind, models in (("rich", study.rich), ("poor", study.poor)):
         for way in ("textbook", "chat", *HEADLINE_SETS):
             names = [f"{kind} {number} {way}" for number in range(1, len(models) + 1)]
@@ -102,7 +106,7 @@ def _backbones(given: Given) -> Group:
 
 def _sizes(given: Given) -> Group:
     """Foundations of several widths, of equal tokens."""
-    setups, pairs, models = [], [], given.profile.study.sizes
+    setups, pairs, models = [], [], given.study.sizes
     for model in models:
         name = _short(model)
         setups += [ModelSetup(f"{name} {way}", model, way=way) for way in ("textbook", "chat")]
@@ -119,7 +123,7 @@ def _short(model: str) -> str:
 
 def _doses(given: Given) -> Group:
     """All ways to bring out, without training, what foundations of several doses know."""
-    own, setups = given.profile.study, []
+    own, setups = given.study, []
     shots = shots_of(load_table(given.sets, "limo"))
     votes = given.profile.evaluation.votes.model_copy(update={"samples": own.pass_at})
     for dose, model in foundations(given.profile).items():
@@ -134,25 +138,35 @@ def _doses(given: Given) -> Group:
 
 # ---------------------------------------------------------------- rows and how often
 def _teachers(given: Given) -> Group:
-    """The chosen questions with chains of other teachers, and with a half of each."""
+    """The selected questions with chains of other teachers, the own ones, and half of each.
+
+    The questions are those that both solve, at most as many as limo's rows; of every question
+    the best chain. Raises ValueError where they are fewer than FEWEST.
+    """
     profile = given.profile
-    chosen = load_table(given.run.load("questions"), "questions")
-    limo = {row["question_id"]: row for row in load_table(given.sets, "limo")}
+    selected = load_table(given.run.load("questions"), "questions")
+    best = best_per_question(load_table(given.run.load("chains"), "chains"))
+    own = {row["question_id"]: row for row in best}
     setups, pairs = [], []
-    for teacher in profile.study.teachers:
+    for teacher in given.study.teachers:
         asked = profile.model_copy(
             update={"chains": profile.chains.model_copy(update={"teachers": (teacher,)})}
         )
         name = _short(teacher)
-        found = best_per_question(sampled_chains(asked, chosen, given.folder / name))
-        theirs = {row["question_id"]: row for row in found if row["question_id"] in limo}
-        mixed = [
-            row if place % 2 else limo[key] for place, (key, row) in enumerate(theirs.items())
-        ]
-        sets = {"own": [limo[key] for key in theirs], name: theirs.values(), "mixed": mixed}
-        for kind, rows in sets.items():
-            called = kind if kind == name else f"{name}, {kind}"
-            setups.append(_with_rows(given, called, list(rows)))
+        found = best_per_question(sampled_chains(asked, selected, given.folder / name))
+        theirs = {row["question_id"]: row for row in found}
+        both = sorted(own.keys() & theirs.keys())
+        if len(both) < FEWEST:
+            raise ValueError(
+                f"{teacher} and the own teachers both solve {len(both)} of the selected "
+                f"questions: raise chains.sampling.samples, or leave it out of study.teachers"
+            )
+        count = min(len(both), profile.chains.rows)
+        both = Random(f"{profile.pool.seed}/{name}").sample(both, count)
+        halves = [(theirs if place % 2 else own)[key] for place, key in enumerate(both)]
+        sets = {f"{name}, own": [own[key] for key in both], name: [theirs[key] for key in both],
+                f"{name}, mixed": halves}  # fmt: skip
+        setups += [_with_rows(given, called, rows) for called, rows in sets.items()]
         pairs += [(f"{name}, own", name), (f"{name}, own", f"{name}, mixed")]
     return Group(setups, pairs)
 
@@ -163,13 +177,13 @@ def _with_rows(given: Given, name: str, rows: list[Mapping]) -> ModelSetup:
     file_name = name.replace(", ", "-").replace(" ", "-")
     return ModelSetup(
         name, given.base, given.own_rows(file_name, rows),
-        ablation_settings(given.profile.sft, name, len(rows), steps), given.profile.study.seeds,
+        ablation_settings(given.profile.sft, name, len(rows), steps), given.study.seeds,
     )  # fmt: skip
 
 
 def _epochs(given: Given) -> Group:
     """Limo's rows read more or less often."""
-    passes = given.profile.study.epochs
+    passes = given.study.epochs
     setups = []
     for count in passes:
         setup = given.trained(f"epochs {count}", given.base, "limo")
@@ -185,10 +199,13 @@ def _rows(given: Given) -> Group:
 
     A draw has a fine-tuning seed of its own, so both are in the interval.
     """
-    found = load_table(given.run.load("ablations/sets"), "many-full").to_list()
+    arms = given.run.load("ablations/sets")
+    if "many-full" not in arms.json("sizes.json"):
+        raise ValueError("study.rows wants the arm many-full: add it to ablations.arms")
+    found = load_table(arms, "many-full").to_list()
     setups, stacked = [], {}
-    study = given.profile.study
-    for count in study.rows:
+    study = given.study
+    for count in sorted(study.rows):
         if count > len(found):
             raise ValueError(
                 f"study.rows asks for {count} random rows and many-full has {len(found)}: "
@@ -208,10 +225,10 @@ def _rows(given: Given) -> Group:
 def _lora(given: Given) -> Group:
     """Limo's rows by small matrices beside frozen weights."""
     setups = []
-    for rank in given.profile.study.ranks:
+    for rank in given.study.ranks:
         setup = given.trained(f"rank {rank}", given.base, "limo")
         lora = {"lora": LoraSettings(rank=rank, alpha=2 * rank),
-                "learning_rate": given.profile.study.lora_rate}  # fmt: skip
+                "learning_rate": given.study.lora_rate}  # fmt: skip
         settings = setup.settings and setup.settings.model_copy(update=lora)
         setups.append(replace(setup, settings=settings))
     return Group(setups, [("limo", setup.name) for setup in setups])
@@ -235,7 +252,7 @@ def _arms(given: Given) -> dict[str, tuple[Path, SftSettings]]:
 
 def _rates(given: Given) -> Group:
     """Every arm with every learning rate, one seed, for `held_out_items`."""
-    study = given.profile.study
+    study = given.study
     return Group(
         [
             ModelSetup(
@@ -249,18 +266,24 @@ def _rates(given: Given) -> Group:
 
 
 def held_out_items(given: Given) -> Dataset:
-    """Problems of the pool that no training row and no filter's question is of."""
-    used = set(load_table(given.run.load("questions"), "questions")["id"])
-    used |= set(load_table(given.run.load("ablations/sets"), "many-full")["question_id"])
-    for name in HEADLINE_SETS:
-        used |= set(load_table(given.sets, name)["question_id"])
-    free = [row for row in load_table(given.run.load("pool"), "pool") if row["id"] not in used]
+    """Problems of the pool of which no arm has a row, by their texts.
+
+    They were not selected either; that the drawn ones among them have no right chain makes
+    them a little harder than the pool.
+    """
+    arms = given.run.load("ablations/sets")
+    tables = [load_table(given.sets, name) for name in HEADLINE_SETS]
+    tables += [load_table(arms, name) for name in arms.json("sizes.json")]
+    tables.append(load_table(given.run.load("questions"), "questions"))
+    used = {normalise(text) for table in tables for text in table["question"]}
+    pool = load_table(given.run.load("pool"), "pool")
+    free = [row for row in pool if normalise(row["question"]) not in used]
     if not free:
         raise ValueError("no problem of the pool is held out: lower ablations.asked")
     names = ("id", "question", "answer", "level")
     return Dataset.from_list(
         [{name: row[name] for name in names} | {"benchmark": HELD_OUT, "in_domain": True}
-         for row in free[: given.profile.study.held_out]]
+         for row in free[: given.study.held_out]]
     )  # fmt: skip
 
 
@@ -285,7 +308,7 @@ def _tuned(given: Given) -> Group:
             ModelSetup(
                 name, given.base, rows,
                 settings.model_copy(update={"learning_rate": rates[name]}),
-                given.profile.study.seeds,
+                given.study.seeds,
             )
             for name, (rows, settings) in _arms(given).items()
         ],
@@ -294,12 +317,16 @@ def _tuned(given: Given) -> Group:
 
 
 def _tokens(given: Given) -> Group:
-    """Every arm at its own learning rate, with as many loss tokens as limo."""
+    """Every arm at its own learning rate, with about as many loss tokens as limo.
+
+    The rates are those that were found at equal steps.
+    """
     rates, base = chosen_rates(given.run.load("study/rates")), given.base
     arms, setups, profile = _arms(given), [], given.profile
 
     def tokens(table: Dataset) -> list[int]:
-        return loss_tokens(base, profile.system_prompt, table, profile.sft.chat)
+        own = profile.sft
+        return loss_tokens(base, profile.system_prompt, table, own.chat, own.max_tokens)
 
     budget = profile.sft.epochs * sum(tokens(load_table(given.sets, "limo")))
     for name, (rows, settings) in arms.items():
@@ -308,7 +335,7 @@ def _tokens(given: Given) -> Group:
         fitted, count = at_equal_tokens(batch, tokens(table), budget)
         own = given.own_rows(name, table.select(range(count)))
         tuned = fitted.model_copy(update={"learning_rate": rates[name]})
-        setups.append(ModelSetup(name, base, own, tuned, profile.study.seeds))
+        setups.append(ModelSetup(name, base, own, tuned, given.study.seeds))
     return Group(setups, _contrasts(given))
 
 
@@ -330,48 +357,74 @@ GROUPS: dict[str, Callable[[Given], Group]] = {
     "tuned": _tuned,
     "tokens": _tokens,
 }
-ASKS = {  # the setting without which a group is not made
-    "backbones": "rich", "sizes": "sizes", "doses": "pass_at", "teachers": "teachers",
-    "epochs": "epochs", "rows": "rows", "lora": "ranks", "rates": "rates", "tuned": "rates",
-    "tokens": "rates",
+OWN = {  # settings of each group; the first is the one without which it is not made
+    "backbones": ("rich", "poor"), "sizes": ("sizes",), "doses": ("pass_at",),
+    "teachers": ("teachers",), "epochs": ("epochs",), "rows": ("rows", "draws"),
+    "lora": ("ranks", "lora_rate"), "rates": ("rates", "held_out"), "tuned": ("rates",),
+    "tokens": ("rates",),
 }  # fmt: skip
+NEEDS = {"rows": "ablations/sets", "rates": "ablations/sets", "tuned": "study/rates",
+         "tokens": "study/rates", "teachers": "chains"}  # fmt: skip
 
 
 def groups_of(profile: Profile) -> list[str]:
     """The groups of the study that `profile` has."""
-    return [name for name in GROUPS if getattr(profile.study, ASKS[name])]
+    return [name for name in GROUPS if getattr(profile.study, OWN[name][0])]
 
 
 def run_group(run: Run, name: str) -> Artifact:
     """Stage `study/<name>`: the setups of a group carried out, every one final as it ends.
 
     Leaves results-<setup>-<seed>, table.json, differences.json (rows of `DifferenceRow`),
-    and settings.json with rows and training of each setup.
+    and settings.json with rows, training and loss tokens of each setup. Raises ValueError
+    before anything is trained where the settings do not fit together.
     """
-    stages = ["models/sets", "evaluation", "questions", "pool"]
-    stages += ["ablations/sets"] if name in ("rows", "rates", "tuned", "tokens") else []
-    stages += ["study/rates"] if name in ("tuned", "tokens") else []
+    stages = {"models/sets", "evaluation", "questions", "pool", NEEDS.get(name, "pool")}
+    stages |= {"ablations/sets"} if name in ("tuned", "tokens") else set()
     evaluated = run.load("evaluation")
+    known = {key: getattr(run.profile.study, key) for key in ("seeds", *OWN[name])}
+    study = StudySettings(**known)
 
     def make(folder: Path, profile: Profile) -> None:
-        given = Given(run, profile, folder)
+        given = Given(run, profile, study, folder)
         group = GROUPS[name](given)
+        compared = {model: results_of(evaluated, model) for model in EVALUATED}
+        check_group(name, group, compared)
         items = held_out_items(given) if name == "rates" else None
         made = carry_out_all(folder, profile, group.setups, f"study: {name}", items)
         results = tables_of(group, made)
         write_json(folder / "table.json", accuracies(results))
-        for model in EVALUATED:
-            results.setdefault(model, results_of(evaluated, model))
-        write_json(folder / "differences.json", paired(results, group.pairs))
-        write_json(folder / "settings.json", {s.name: _facts(s) for s in group.setups})
+        write_json(folder / "differences.json", paired(compared | results, group.pairs))
+        facts = {setup.name: _facts(setup, profile) for setup in group.setups}
+        write_json(folder / "settings.json", facts)
 
-    models = set(_models(run.profile, name))
+    models = {model: model_digest(model) for model in sorted(set(_models(run.profile, name)))}
     return run.make(
-        f"study/{name}", make, inputs=[run.load(stage) for stage in stages],
-        reads=("study", "models", "ablations", "chains", "fine", "sft", "evaluation", "engine",
-               "pool", "system_prompt"),
-        params={model: model_digest(model) for model in sorted(models)},
+        f"study/{name}", make, inputs=[run.load(stage) for stage in sorted(stages)],
+        reads=("models", "ablations", "chains", "sft", "evaluation", "engine", "pool",
+               "system_prompt"),
+        params={"study": study.model_dump(mode="json"), "models": models},
     )  # fmt: skip
+
+
+def check_group(name: str, group: Group, others: Mapping[str, Sequence[Dataset]]) -> None:
+    """Raise ValueError where a group is empty or its pairs have other numbers of tables.
+
+    `others` are the models of chapter 8 that it is compared with.
+    """
+    counts = {setup.name: len(setup.seeds) for setup in group.setups}
+    counts |= {own: len(parts) for own, parts in group.stacked.items()}
+    if not counts or not all(counts.values()):
+        lacking = ", ".join(f"study.{key}" for key in OWN[name])
+        raise ValueError(f"the study's group {name} has nothing to compare: see {lacking}")
+    counts = {own: len(tables) for own, tables in others.items()} | counts
+    for left, right in group.pairs:
+        a, b = counts[left], counts[right]
+        if a != b and 1 not in (a, b):
+            raise ValueError(
+                f"{left} has {a} seeds and {right} {b}, which cannot be paired: study.seeds "
+                "and study.draws must be as many as sft.seeds, rich backbones as many as poor"
+            )
 
 
 def _models(profile: Profile, name: str) -> Sequence[str]:
@@ -401,11 +454,14 @@ def as_samples(tables: Sequence[Dataset]) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _facts(setup: ModelSetup) -> dict[str, object]:
+def _facts(setup: ModelSetup, profile: Profile) -> dict[str, object]:
     if not (setup.rows and setup.settings):
         return {"model": setup.model, "way": setup.way}
-    own, rows = setup.settings, len(load_table(setup.rows.parent, setup.rows.stem))
+    own, rows = setup.settings, load_table(setup.rows.parent, setup.rows.stem)
+    system = profile.system_prompt
+    tokens = sum(loss_tokens(setup.model, system, rows, own.chat, own.max_tokens))
     return {
-        "model": setup.model, "way": setup.way, "rows": rows, "epochs": own.epochs,
-        "batch": own.batch_size, "steps": steps_of(own, rows), "rate": own.learning_rate,
+        "model": setup.model, "way": setup.way, "rows": len(rows), "epochs": own.epochs,
+        "batch": own.batch_size, "steps": steps_of(own, len(rows)), "rate": own.learning_rate,
+        "loss_tokens": own.epochs * tokens,
     }  # fmt: skip

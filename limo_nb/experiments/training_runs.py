@@ -6,6 +6,7 @@ process (`processes.in_processes`).
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,5 +73,6 @@ def carry_out(run: TrainingRun) -> None:
 def results_of(stage: Artifact | Path, name: str) -> list[Dataset]:
     """The tables of one model in `evaluation` or `ablations`, one a training seed."""
     folder = stage.path if isinstance(stage, Artifact) else stage
-    files = sorted(folder.glob(f"results-{name}-[0-9]*.parquet"))
-    return [load_table(folder, file.stem) for file in files]
+    own = re.compile(rf"results-{re.escape(name)}-\d+")
+    files = sorted(file.stem for file in folder.glob("results-*.parquet"))
+    return [load_table(folder, stem) for stem in files if own.fullmatch(stem)]

@@ -51,6 +51,8 @@ class RayEngine:
         known = model if below.kind == "openai" else exact_name(model)  # a server's own name
         self._actor = {"settings": below.model_dump(), "model": known, "base_url": base_url}
         self.identity, self.batch_size = self._below.identity, self._below.batch_size
+        self.window = getattr(self._below, "window", None)
+        self.over_long = settings.over_long
         self.actors: set[str] = set()  # node and process of those that have answered
 
     def __enter__(self) -> RayEngine:

@@ -87,7 +87,7 @@ def _fill(
     engine: Engine, asks: Sequence[Ask], sampling: Sampling, kept: Store, label: str
 ) -> dict[str, Refused]:
     """Have `kept` hold all of `asks`; returns what the engine refused, by its keys."""
-    made = kept.made()
+    made = kept.made() & {ask.key for ask in asks}
     with progress_bar(len(asks), "completions", label, len(made), BAR) as bar:
         if len(made) == len(asks):
             return {}

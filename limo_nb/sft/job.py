@@ -108,9 +108,10 @@ def prepare(
 ) -> TrainingJob:
     """Write `rows.jsonl` and `job.json`, from which ranks on any machine can start.
 
-    Where they start `here`, what "auto" is on this machine belongs to the run and to its
-    key; else the ranks settle it. Raises CheckpointRefused where the folder belongs to
-    another run, and ValueError for rows that cannot be trained on.
+    Rows that are held out go to `held-out-rows.jsonl`, which is empty without. Where ranks
+    start `here`, what "auto" is on this machine belongs to the run and to its key; else the
+    ranks settle it. Raises CheckpointRefused where the folder belongs to another run, and
+    ValueError for rows that cannot be trained on.
     """
     task.folder.mkdir(parents=True, exist_ok=True)
     settings, why = task.settings, ""
@@ -134,6 +135,8 @@ def prepare(
         job = replace(job, rows=len(lengths), longest=max(lengths), tokens=sum(lengths))
         write_atomic(task.folder / "rows.jsonl", text)
         write_atomic(task.folder / HELD_OUT_ROWS, held_out)
+        if not held_out:  # of an earlier start, with rows that were held out
+            (task.folder / HELD_OUT_LOG).unlink(missing_ok=True)
         job.save(task.folder)
         for old in task.folder.glob("error-rank*.txt"):
             old.unlink()
@@ -200,6 +203,11 @@ def _check_rows(task: Task) -> list[int]:
     """
     tokenizer, settings = load_tokenizer(task.model), task.settings
     limit = settings.max_tokens
+    if task.held_out:
+        encode(
+            task.held_out, tokenizer, task.system_prompt, limit, settings.over_length,
+            chat=settings.chat,
+        )  # fmt: skip
     encoded = encode(
         task.rows, tokenizer, task.system_prompt, limit, settings.over_length,
         chat=settings.chat,
