@@ -92,7 +92,8 @@ def test_a_record_of_the_chapters_draws_what_the_book_shows_of_one(
     assert kinds["best of each question"]["score"] >= kinds["all right chains"]["score"] > 0
     arms = ["bulk", "random", "limo", "poor-limo"]
     assert list(shown.training().index) == arms
-    assert {"base", "poor", *arms} == set(shown.benchmarks().index)
+    baselines = Run("smoke").profile.evaluation.baselines
+    assert {"base", "poor", *arms, *baselines} == set(shown.benchmarks().index)
     items = load_table(record.load("evaluation"), "items")
     assert shown.differences().loc["limo − base", "items"] == len(items)
     known = evidence.load_ledger(ROOT / "book" / "claims.yml")

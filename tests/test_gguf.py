@@ -347,7 +347,7 @@ def test_llamacpp_takes_longer_prompts_and_names_those_that_never_fit(file, tmp_
         assert opened.length(longer[1]) > 120 and opened.length(never[1]) > CONTEXT
         complete(opened, ITEMS[:1], Sampling(max_new_tokens=4), tmp_path / "a.db")
         limit = Sampling(max_new_tokens=CONTEXT)
-        with pytest.warns(UserWarning, match=f"never: the prompt has .* context is {CONTEXT}"):
+        with pytest.warns(UserWarning, match=f"never: its prompt has .* reads {CONTEXT}"):
             made = complete(opened, [longer, never], limit, tmp_path / "b.db").to_list()
     assert 0 < made[0]["tokens"] <= CONTEXT - 120 and made[1]["tokens"] == 0
 

@@ -1,5 +1,6 @@
 """The judge: what it is asked, how its reply is read, and what is kept."""
 
+import json
 import re
 
 import pytest
@@ -120,8 +121,10 @@ def test_rules_and_judge_together(tmp_path):
 
 
 def test_a_model_that_cannot_judge_decides_nothing(tmp_path):
-    model = str(tiny_model(tmp_path / "model"))
-    with open_engine(EngineSettings(batch_size=4, dtype="float32"), model) as engine:
+    model = tiny_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())  # a judge reads long prompts
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    with open_engine(EngineSettings(batch_size=4, dtype="float32"), str(model)) as engine:
         judged = judge_answers(engine, ROWS[:1], tmp_path / "judge.sqlite", tokens=8)
     assert judged["correct"] == [None] and judged["reply"][0]
 

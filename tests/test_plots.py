@@ -176,3 +176,12 @@ def test_show_reaches_the_rendered_page_with_its_alt_text(tmp_path):
     html = (tmp_path / "out" / "index.html").read_text()
     assert 'alt="Half of the scores are above 0.4."' in html
     assert data["text/plain"] == "Half of the scores are above 0.4."
+
+
+def test_a_legend_of_long_labels_stays_within_its_figure():
+    series = {f"a label of a series, number {n}": [1.0, 2.0] for n in range(4)}
+    figure = plots.lines([1, 2], series, "Four series", "x")
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    inside = legend.get_window_extent()
+    assert 0 <= inside.x0 and inside.x1 <= figure.bbox.x1

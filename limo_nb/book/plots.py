@@ -45,6 +45,7 @@ STYLE: Any = {  # matplotlib types its settings one by one
     "lines.linewidth": 1.8,
 }  # fmt: skip
 WIDTH = 7.2  # inches
+LEGEND, MARK = 84, 6  # letters that a line of a legend holds; a mark is as wide as so many
 PAPER = "the paper's figure (32B model, other benchmarks)"
 
 DIFFERENCE = "difference (points)"  # as the label of an axis: it shows where zero is
@@ -185,7 +186,10 @@ def _bottom_legend(fig: Figure, ax: Axes, least: int = 2) -> None:
             place = labels.index(PAPER)
             handles.append(handles.pop(place))
             labels.append(labels.pop(place))
-        fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
+        # Columns are as wide as the longest label, its mark included.
+        widest = max(map(len, labels)) + MARK
+        columns = max(1, min(4, len(labels), LEGEND // widest))
+        fig.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 # ---------------------------------------------------------------- chapters 3 and 4

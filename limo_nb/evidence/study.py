@@ -165,7 +165,7 @@ def _dose(stage: Artifact) -> Drawn:
     rows = _rows(stage)
     doses = sorted({int(model.partition(" ")[0]) for model, _ in rows})
     known = {model.partition(" ")[2] for model, _ in rows}
-    labels = {"textbook": "known: textbook page", "limo": "shown after limo rows",
+    labels = {"textbook": "known: textbook page", "limo": "shown after limo",
               "bulk": "shown after bulk", "chat": "shown before"}  # fmt: skip
     series = {
         label: [_ends(rows[f"{dose} {way}", "all"]) for dose in doses]
