@@ -138,10 +138,12 @@ def evaluate_all(run: Run) -> Artifact:
             for name, folders in models.items()
             for number, model in enumerate(folders)
         ]  # fmt: skip
-        runs += [
+        ways = [
             replace(runs[0], name=f"{way}-0", way=way, shots=shots)
             for way in profile.evaluation.baselines
         ]
+        # Untrained models ask for longest: they come first, so that none is left alone.
+        runs = [*ways, *runs]
         processes = job_processes(profile.engine, models["base"][0])
         in_processes(carry_out, runs, processes, "models evaluated")
         names = [*models, *profile.evaluation.baselines]
