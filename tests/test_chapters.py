@@ -121,6 +121,15 @@ def test_chapters_are_numbered_in_order_and_none_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_fence_of_a_text_opens_a_block(name: str) -> None:
+    """Behind three backticks a title with a backtick is text: what follows is no cell."""
+    text = (ROOT / "book" / "text" / f"{name}.md").read_text("utf-8")
+    assert [line for line in text.splitlines() if re.match(r"```\{.*`", line)] == []
+    cells = sources(name, "code")
+    assert len(cells) == len(re.findall(r"^```\{code-cell\}", text, re.M))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_cells_can_be_read(name: str) -> None:
     for source in sources(name, "code"):
         lines = source.splitlines()
